@@ -1,0 +1,141 @@
+"""Files that appear whole or not at all, and a lock on a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import UserError
+
+LOCK = ".lock"
+PARTIAL_SUFFIX = ".partial"
+SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2): start, do not wait
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def start_writing_back(descriptor: int) -> None:
+    """Let the disk begin with what was written so far, so that a later fsync has little to wait for
+    (Linux; elsewhere nothing happens, and fsync waits)."""
+    begin = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if begin is not None:
+        begin(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
+
+
+def partial_path(path: Path) -> Path:
+    """Hidden name beside `path` under which this process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Give the finished file `partial` its real name; durable when this returns."""
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`: a reader sees the old file or the whole new one, never a part."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, buffering: int = 1 << 20) -> Iterator[Any]:
+    """A binary file to write that becomes `path` when the block ends without an error."""
+    partial = partial_path(path)
+    try:
+        with open(partial, "wb", buffering=buffering) as file:
+            yield file
+        publish(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what killed processes left behind. Call only while holding the folder's lock."""
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+class DirectoryLock:
+    """Holds `folder` for one process; the kernel lets go when the process dies.
+
+    Raises:
+        UserError: another process holds it; the message says which.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+
+    def __enter__(self) -> DirectoryLock:
+        while True:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
+                os.close(self._descriptor)
+                raise UserError(
+                    f"{self.path.parent}: another job is writing here ({holder or 'just started'});"
+                    " wait until it ends or write to another folder"
+                ) from None
+            if self._still_named():
+                break
+            os.close(self._descriptor)
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        return self
+
+    def _still_named(self) -> bool:
+        """False where the last holder removed the file between our open and our lock."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def disk_errors(what: Path | str) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into one line that names `what`.
+
+    Raises:
+        UserError: instead of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(
+                f"{what}: no space left; free some and run the same command again"
+            ) from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise UserError(f"{what}: cannot write here ({error.strerror})") from error
+        raise

@@ -1,0 +1,353 @@
+"""Batches of augmented views from shards: the plan, the parameters and an executor, joined.
+
+One producer thread reads the encoded images, draws the parameters and keeps the executor fed; the
+caller takes finished batches from a bounded queue. No reader keeps state: `batches(epoch,
+samples_seen)` starts anywhere in an epoch and yields what an uninterrupted run would yield there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import parameters, plan
+from .batch import Batch
+from .decode import DecodeError
+from .decoded import DecodedImages
+from .engine import available_cores
+from .errors import UserError
+from .executor import BadImages, Executor, Fault, Image, Pending, Work
+from .faults import Replacements
+from .feed import Feed
+from .store import MaskSet, ShardSet
+from .timing import Stopwatch
+from .transfer import InTransit, Transfer
+from .views import ViewRecipe
+
+I64 = npt.NDArray[np.int64]
+
+IN_FLIGHT = 2
+"""Batches that an executor works on at once: the second fills the threads as the first drains."""
+READERS = 4
+"""Threads that read encoded images, so that a cold page cache has requests to merge."""
+
+
+class Loader:
+    """Feeds one rank.
+
+    Args:
+        data: image shards.
+        recipe: views to make.
+        batch_size: samples of all ranks together per step.
+        seed: of the run.
+        rank: of this process.
+        world_size: number of ranks.
+        masks: masks of `data`, wanted by recipes with ``mask_prob`` above 0.
+        executor: "host" (OpenCV and torch on threads) or "dali".
+        device: where the views are wanted, e.g. "cuda:0".
+        block: shards per shuffled group (see `plan.epoch_order`), None for a global shuffle.
+        shuffle: False reads in stored order.
+        drop_last: False also yields the last incomplete global batch.
+        threads: of the executor; the cores of this process by default.
+        prefetch: finished batches to hold ready.
+        dtype: of the views: float32, float16 or bfloat16.
+        max_replaced_frac: share of unreadable samples above which the run stops, [0, 1].
+        keep_decoded: hold the decoded images in memory from their first use on, so that a small
+            data set is decoded once; host executor only.
+
+    Raises:
+        UserError: options that do not fit together; the message says what would.
+    """
+
+    def __init__(
+        self,
+        data: ShardSet,
+        recipe: ViewRecipe,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        masks: MaskSet | None = None,
+        executor: Literal["host", "dali"] = "host",
+        device: str | torch.device = "cpu",
+        block: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        threads: int | None = None,
+        prefetch: int = 2,
+        dtype: torch.dtype = torch.float32,
+        max_replaced_frac: float = 0.01,
+        keep_decoded: bool = False,
+    ) -> None:
+        plan.check_ranks(world_size, rank, batch_size)
+        _check(data, recipe, batch_size, masks, drop_last=drop_last)
+        self.data, self.recipe, self.masks = data, recipe, masks
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+        self.block, self.shuffle = block, shuffle
+        self.drop_last, self.prefetch = drop_last, prefetch
+        self.device = torch.device(device)
+        self.partner_ids: I64 | None = None
+        self.stopwatch = Stopwatch()
+        self._threads = threads or available_cores()
+        self._labels = data.labels
+        self._faults = Replacements(len(data), str(data.folder), max_replaced_frac)
+        self._transfer = Transfer(self.device)
+        self._decoded = DecodedImages(data, executor) if keep_decoded else None
+        self.executor = self._start(executor, dtype)
+        self._readers = ThreadPoolExecutor(READERS, "fovea-read")
+        self._feeds: list[Feed[InTransit]] = []
+
+    def _start(self, kind: str, dtype: torch.dtype) -> Executor:
+        if kind == "host":
+            from .host import HostExecutor
+
+            pin = self.device.type == "cuda"
+            return HostExecutor(
+                self.recipe, threads=self._threads, dtype=dtype, pin=pin, prefetch=self.prefetch
+            )
+        if kind == "dali":
+            from .graph import DaliExecutor
+
+            return DaliExecutor(
+                self.recipe,
+                device=self.device,
+                max_batch_size=self.batch_size // self.world_size,
+                threads=self._threads,
+                dtype=dtype,
+            )
+        raise UserError(f"executor={kind!r}: want host or dali")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of a whole epoch, the same on every rank."""
+        whole = plan.steps_left(len(self.data), self.batch_size)
+        partial = len(self.data) % self.batch_size > 0
+        return whole + (partial and not self.drop_last)
+
+    @property
+    def replaced(self) -> int:
+        """How often a sample could not be read and its neighbour was taken, on this rank."""
+        return self._faults.count
+
+    def order(self, epoch: int) -> I64:
+        """All sample ids in the order of an epoch, int64 (N,)."""
+        if not self.shuffle:
+            return np.arange(len(self.data), dtype=np.int64)
+        shards = None if self.block is None else self.data.samples["shard"]
+        return plan.epoch_order(len(self.data), self.seed, epoch, self.block, shards)
+
+    def batches(self, epoch: int, samples_seen: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch, from where `samples_seen` samples of it are done.
+
+        `samples_seen` counts over all ranks. A batch stays valid for as long as it is held.
+
+        Raises:
+            UserError: too many samples cannot be read.
+        """
+        feed = Feed(self._produce(epoch, samples_seen), self.prefetch)
+        self._feeds.append(feed)
+        try:
+            for batch in feed:
+                yield self._transfer.arrive(batch)
+        finally:
+            self._feeds.remove(feed)
+            feed.close()
+
+    def _produce(self, epoch: int, samples_seen: int) -> Generator[InTransit, None, None]:
+        started: deque[tuple[_Step, Pending]] = deque()
+        batches = list(self._plan(epoch, samples_seen))
+        self._announce(batches)
+        try:
+            for ids in batches:
+                step = _Step(ids, self._faults.apply(ids), self._partners(ids), epoch)
+                started.append((step, self._submit(step)))
+                if len(started) == IN_FLIGHT:
+                    yield self._finish(*started.popleft())
+            while started:
+                yield self._finish(*started.popleft())
+        finally:
+            for _, pending in started:
+                with contextlib.suppress(Exception):
+                    pending()  # the executor expects every batch to be collected
+
+    def _announce(self, batches: list[I64]) -> None:
+        """Let a cache of remote shards fetch what this rank is going to read."""
+        if batches:
+            ids = np.concatenate(batches)
+            self.data.will_read(ids)
+            if self.masks is not None:
+                self.masks.will_read(ids)
+
+    def _plan(self, epoch: int, samples_seen: int) -> Iterator[I64]:
+        order = self.order(epoch)
+        self.data.will_read(order[samples_seen:])
+        if self.masks is not None:
+            self.masks.will_read(order[samples_seen:])
+        where = (self.world_size, self.rank, self.batch_size, samples_seen)
+        yield from plan.rank_batches(order, *where)
+        if not self.drop_last:
+            tail = plan.rank_tail(order, *where)
+            if len(tail):
+                yield tail
+
+    def _partners(self, ids: I64) -> I64 | None:
+        if not self.recipe.needs_partner:
+            return None
+        return ids.copy() if self.partner_ids is None else self.partner_ids[ids]
+
+    def _submit(self, step: _Step) -> Pending:
+        """Read, draw and hand over; what cannot be read at all is replaced here."""
+        with self.stopwatch.of("read"):
+            step.images = self._read_images(step.ids)
+            if step.partners is not None:
+                step.partner_images = self._read_images(step.partners)
+        with self.stopwatch.of("draw"):
+            drawn = self._draw(step)
+        with self.stopwatch.of("read"):
+            masks = self._read_masks(step.ids, drawn)
+        return self.executor.submit(Work(step.images, drawn, step.partner_images, masks))
+
+    def _draw(self, step: _Step) -> dict[str, parameters.ViewParameters]:
+        return parameters.draw(
+            self.recipe,
+            step.ids,
+            self._sizes(step.ids),
+            self.seed,
+            step.epoch,
+            partner_sizes=None if step.partners is None else self._sizes(step.partners),
+            coverage=None if self.masks is None else self.masks.samples["coverage"][step.ids],
+        )
+
+    def _sizes(self, ids: I64) -> I64:
+        rows = self.data.samples[ids]
+        return np.stack([rows["width"], rows["height"]], axis=1).astype(np.int64)
+
+    def _finish(self, step: _Step, pending: Pending) -> InTransit:
+        """Wait for a batch; images that cannot be decoded are replaced and the batch is redone."""
+        while True:
+            try:
+                with self.stopwatch.of("execute"):
+                    views = pending()
+                break
+            except BadImages as bad:
+                for row, fault in bad.faults.items():
+                    self._replace(step, row, fault)
+                pending = self._submit(step)
+        self._faults.passed(len(step.ids))
+        return self._transfer.send(
+            Batch(
+                views=views,
+                ids=torch.from_numpy(step.ids),
+                labels=torch.from_numpy(self._labels[step.ids]),
+                partner_ids=None if step.partners is None else torch.from_numpy(step.partners),
+            )
+        )
+
+    def _replace(self, step: _Step, row: int, fault: Fault) -> None:
+        """Take a neighbour for a row that cannot be made; a bad partner gives way to the image."""
+        if fault.part == "partner" and step.partners is not None:
+            self._faults.note(int(step.partners[row]), fault.reason)
+            self._faults.counted()
+            step.partners[row] = step.ids[row]
+            return
+        wanted, tried = int(step.wanted[row]), int(step.ids[row])
+        step.ids[row] = self._faults.replace(wanted, tried, fault.reason)
+
+    def _read_images(self, ids: I64) -> list[Image]:
+        return self._map(self._read_image, ids)
+
+    def _read_image(self, sample_id: int) -> Image:
+        """A sample's image, no bytes if it cannot be read: the executor then reports the row."""
+        try:
+            if self._decoded is not None:
+                return self._decoded.read(sample_id)
+            return self.data.read(sample_id)
+        except (UserError, OSError, DecodeError) as error:
+            self._faults.note(sample_id, str(error))
+            return b""
+
+    def _read_masks(
+        self, ids: I64, drawn: dict[str, parameters.ViewParameters]
+    ) -> list[bytes | None] | None:
+        """Masks of the samples whose background goes in some view; None for the others."""
+        if self.masks is None:
+            return None
+        used = np.any([view.mask for view in drawn.values()], axis=0)
+        masks: list[bytes | None] = [None] * len(ids)
+        for row in np.flatnonzero(used):
+            masks[row] = self._read_mask(int(ids[row]))
+        return masks
+
+    def _read_mask(self, sample_id: int) -> bytes:
+        assert self.masks is not None
+        try:
+            return self.masks.read(sample_id)
+        except (UserError, OSError) as error:
+            self._faults.note(sample_id, str(error))
+            return b""
+
+    def _map(self, read: Callable[[int], Image], ids: I64) -> list[Image]:
+        """Read on several threads, a contiguous part of the batch on each."""
+        parts = [part.tolist() for part in np.array_split(ids, READERS)]
+        read_part = self._readers.map(lambda part: [read(i) for i in part], parts)
+        return [data for part in read_part for data in part]
+
+    def close(self) -> None:
+        """Stop all threads at once; iterators that are still open end."""
+        for feed in list(self._feeds):
+            feed.close()
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self.executor.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class _Step:
+    """One batch on its way: which samples, and what was read of them."""
+
+    wanted: I64  # ids of the plan
+    ids: I64  # the same, but for samples that had to be replaced
+    partners: I64 | None
+    epoch: int
+    images: list[Image] = field(default_factory=list)
+    partner_images: list[Image] | None = None
+
+
+def _check(
+    data: ShardSet,
+    recipe: ViewRecipe,
+    batch_size: int,
+    masks: MaskSet | None,
+    *,
+    drop_last: bool,
+) -> None:
+    if drop_last and batch_size > len(data):
+        raise UserError(
+            f"batch_size={batch_size} is more than the {len(data)} samples of {data.folder}:"
+            f" want {len(data)} or fewer"
+        )
+    if recipe.needs_mask and masks is None:
+        raise UserError(
+            f"recipe {recipe.name!r} removes backgrounds and needs masks: make them with"
+            f" 'fovea mask {data.folder} DST' and give --masks DST"
+        )

@@ -1,0 +1,146 @@
+"""Any image file to an upright 8-bit grey or RGB picture, with Pillow, and that to a JPEG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SIDE_LIMIT_PX = 65500  # libjpeg's JPEG_MAX_DIMENSION
+STRIP_PX = 1 << 20  # deep pixels are reduced to 8 bits this many at a time
+
+# Bytes per pixel at the worst moment: 6 for a baseline JPEG in OpenCV, up to 12 on the way through
+# Pillow, 16 where the codec keeps planes of its own. So a worker of any job stays below 500 MB.
+DEFAULT_SHARE = 1 / 2
+PIXEL_SHARE = {"WEBP": 3 / 8, "AVIF": 3 / 8, "JPEG2000": 3 / 8}
+
+# Formats of pictures only: others run programs (EPS), hold documents, or are guesses.
+FORMATS = (
+    "JPEG MPO PNG WEBP GIF BMP DIB TIFF PPM ICO TGA DDS JPEG2000 AVIF PCX SGI QOI ICNS SPIDER"
+).split()
+
+
+class BadPicture(Exception):
+    """Pillow cannot read it, or it is too large; `cause` is the type of the first error."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(reason, cause)
+        self.reason = reason
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that are refused before memory is spent on them."""
+
+    max_pixels: int
+
+    def share(self, format_name: str) -> Limits:
+        """The limits for a format that is decoded by Pillow."""
+        return Limits(int(self.max_pixels * PIXEL_SHARE.get(format_name, DEFAULT_SHARE)))
+
+    def check(self, width: int, height: int) -> None:
+        """Raises BadPicture where the size is zero or above the limits."""
+        if width <= 0 or height <= 0:
+            raise BadPicture(f"no pixels: {width}x{height}", "NoPixels")
+        if width * height > self.max_pixels:
+            raise BadPicture(
+                f"too large: {width}x{height} is over {self.max_pixels} pixels", "PixelLimit"
+            )
+        if max(width, height) > SIDE_LIMIT_PX:
+            raise BadPicture(
+                f"too large: {width}x{height} has a side over {SIDE_LIMIT_PX}", "PixelLimit"
+            )
+
+
+def open_upright(
+    data: bytes, background: int, limits: Limits, max_side_px: int = 0
+) -> tuple[Image.Image, str]:
+    """First frame of `data`, mode "L" or "RGB", turned by its EXIF orientation, transparent pixels
+    over the grey level `background`; and the name of the format.
+
+    With `max_side_px` a JPEG may come at a half, quarter or eighth of its size, still at least
+    twice as large as asked for.
+
+    Raises:
+        BadPicture: no image of a known format, damaged, or beyond `limits`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata; what matters is raised
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+            name = image.format or "unknown format"
+            limits.share(name).check(*image.size)
+            if max_side_px:
+                image.draft(None, (2 * max_side_px, 2 * max_side_px))
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            return _flatten(image, background), name
+    except BadPicture:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadPicture(f"too large: {error}", type(error).__name__) from None
+    except UnidentifiedImageError:
+        raise BadPicture("not an image of a known format", "UnidentifiedImageError") from None
+    except Exception as error:  # Pillow raises a dozen types on damaged files
+        cause = type(error).__name__
+        raise BadPicture(f"damaged: {cause}: {error}", cause) from None
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _flatten(image: Image.Image, background: int) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _to_8_bit(image)
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        below = Image.new("RGB", image.size, (background,) * 3)
+        below.paste(image, mask=image.getchannel("A"))
+        return below
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits, where 65535 is white, or of floats, where 1 is white (255 where a
+    value exceeds 1)."""
+    deep = np.asarray(image)
+    white = 65535.0
+    if deep.dtype.kind == "f":
+        white = 1.0 if np.nanmax(deep) <= 1 else 255.0
+    grey = np.empty(deep.shape, np.uint8)
+    rows = max(1, STRIP_PX // deep.shape[1])
+    for top in range(0, deep.shape[0], rows):
+        strip = np.nan_to_num(deep[top : top + rows].astype(np.float64)) * (255.0 / white)
+        grey[top : top + rows] = np.clip(np.rint(strip), 0, 255)
+    return Image.fromarray(grey)
+
+
+def shrink(image: Image.Image, max_side_px: int) -> Image.Image:
+    """`image` with its longer side at most `max_side_px`; 0 keeps it."""
+    longer = max(image.size)
+    if not 0 < max_side_px < longer:
+        return image
+    scale = max_side_px / longer
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    """Baseline JPEG of a grey or RGB picture, chroma at full resolution."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=False)
+    return buffer.getvalue()
+
+
+def encode_pixels(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Baseline JPEG of uint8 (H, W) or (H, W, 3)."""
+    return encode_jpeg(Image.fromarray(pixels), quality)

@@ -1,0 +1,1 @@
+"""One file a recipe; each defines RECIPE and cites its table."""

@@ -1,0 +1,241 @@
+"""Finished shards opened for reading: any sample by its number, straight from the mapped tar."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cache import CacheOptions, ShardCache
+from .errors import UserError
+from .files import write_atomic
+from .index import split_key
+from .layout import MANIFEST, MASK_SAMPLE, PATHS, SAMPLE, SAMPLES
+from .manifest import Manifest
+from .paths import parse_paths
+from .place import StorePlace
+from .remote import is_url
+from .tar import member_name
+
+
+class Tars:
+    """The tars of a directory, each mapped at its first read; safe to share between threads."""
+
+    def __init__(self, folder: Path, manifest: Manifest, cache: ShardCache | None = None) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.cache = cache
+        self._views: dict[int, mmap.mmap] = {}
+
+    def view(self, shard: int) -> mmap.mmap:
+        """The mapped bytes of tar number `shard`.
+
+        Raises:
+            UserError: it is missing or its size is not that of the manifest.
+        """
+        view = self._views.get(shard)
+        if view is None:
+            if self.cache is not None:
+                self._forget_evicted(self.cache)
+            view = self._views[shard] = self._map(shard)
+        return view
+
+    def _forget_evicted(self, cache: ShardCache) -> None:
+        """Let go of tars that are no longer in the cache, or their disk space stays taken."""
+        for shard in list(self._views):
+            if not cache.has(shard):
+                self._views.pop(shard, None)
+
+    def _map(self, shard: int) -> mmap.mmap:
+        info = self.manifest.shards[shard]
+        path = self.folder / info.name if self.cache is None else self.cache.path(shard)
+        try:
+            with open(path, "rb") as file:
+                view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (FileNotFoundError, ValueError):
+            raise UserError(
+                f"{path}: missing or empty; look with 'fovea verify {self.folder}'"
+            ) from None
+        if len(view) != info.bytes:
+            raise UserError(
+                f"{path}: {len(view)} bytes where the manifest says {info.bytes};"
+                f" look with 'fovea verify {self.folder}'"
+            )
+        return view
+
+    def close(self) -> None:
+        """Unmap everything; a later read maps again."""
+        views, self._views = self._views, {}
+        for view in views.values():
+            view.close()
+        if self.cache is not None:
+            self.cache.close()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a set is opened from, and the local folder that stands for it."""
+
+    name: Path | str
+    folder: Path
+    cache: ShardCache | None
+
+
+def _find(place: Path | str) -> tuple[_Source, Manifest]:
+    """Manifest and local folder of a set; small files of a remote one are fetched."""
+    url = re.sub(r"^(s3|gs|gcs|https?|memory):/+", r"\1://", str(place))  # Path eats a slash
+    if not is_url(url):
+        folder = Path(place).expanduser()
+        return _Source(folder, folder, None), Manifest.load(folder)
+    store = StorePlace(url.rstrip("/"))
+    try:
+        manifest = Manifest.parse(store.read(MANIFEST), f"{url}/{MANIFEST}")
+    except FileNotFoundError:
+        raise UserError(f"{url}: no finished shards here ({MANIFEST} is missing)") from None
+    cache = ShardCache(store.url, manifest, CacheOptions.from_environment())
+    for name in (SAMPLES, PATHS) if manifest.kind == "images" else (SAMPLES,):
+        if not (cache.folder / name).exists():
+            write_atomic(cache.folder / name, store.read(name))
+    return _Source(store.url, cache.folder, cache), manifest
+
+
+class Samples:
+    """What image and mask sets share: `manifest`, `samples` and reading by number."""
+
+    def __init__(self, source: _Source, manifest: Manifest, record: np.dtype[Any]) -> None:
+        self.source = source.name
+        self.folder = source.folder
+        self.manifest = manifest
+        self.samples = _open_samples(source.folder, manifest, record)
+        self.tars = Tars(source.folder, manifest, source.cache)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, sample_id: int) -> bytes:
+        """Encoded bytes of sample `sample_id`, counted from 0."""
+        row = self.samples[sample_id]
+        start = int(row["offset"])
+        return self.tars.view(int(row["shard"]))[start : start + int(row["length"])]
+
+    def key_of(self, sample_id: int) -> str:
+        """Key of a sample: the name of its tar member up to the first dot."""
+        row = self.samples[sample_id]
+        name = member_name(self.tars.view(int(row["shard"])), int(row["offset"]))
+        return split_key(name)[0]
+
+    def will_read(self, ids: NDArray[np.int64]) -> None:
+        """Tell in which order samples will be read, so that remote shards are fetched ahead.
+
+        Raises:
+            UserError: the cache is too small for this order.
+        """
+        if self.tars.cache is not None:
+            self.tars.cache.will_read(self.samples["shard"][ids])
+
+    def close(self) -> None:
+        """Unmap the tars."""
+        self.tars.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ShardSet(Samples):
+    """Image shards. Cheap to open whatever their size, and to send to a worker process."""
+
+    @staticmethod
+    def open(folder: Path | str) -> ShardSet:
+        """Open a finished shard directory, or one behind s3://, gs:// or https://.
+
+        Remote shards are kept in a local cache, see `cache.CacheOptions.from_environment`.
+
+        Raises:
+            UserError: it is not one, or is damaged in a way that shows without reading the tars.
+        """
+        source, manifest = _find(folder)
+        if manifest.kind != "images":
+            raise UserError(f"{folder}: holds {manifest.kind}; give the folder of the images")
+        return ShardSet(source, manifest, SAMPLE)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every sample, int64 (N,); `layout.NO_LABEL` where there is none."""
+        return self.samples["label"].astype(np.int64)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class index; empty for a data set without classes."""
+        return self.manifest.class_names
+
+    def path_of(self, sample_id: int) -> str:
+        """Where the sample came from: its path inside the source."""
+        if not hasattr(self, "_paths"):
+            self._paths = parse_paths((self.folder / PATHS).read_bytes())
+        return self._paths[sample_id]
+
+    def __enter__(self) -> ShardSet:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ShardSet.open, (self.source,))
+
+
+class MaskSet(Samples):
+    """Mask shards of the images in a `ShardSet`: sample by sample in the same order."""
+
+    @staticmethod
+    def open(folder: Path | str, images: ShardSet) -> MaskSet:
+        """Open a finished mask directory.
+
+        Raises:
+            UserError: it is not one, or its masks were made for other images.
+        """
+        source, manifest = _find(folder)
+        if manifest.kind != "masks":
+            raise UserError(f"{folder}: holds {manifest.kind}, not masks; make them: 'fovea mask'")
+        if manifest.images_checksum != images.manifest.checksum:
+            raise UserError(
+                f"{folder}: masks of other images than {images.folder};"
+                f" make them with 'fovea mask {images.folder} DST'"
+            )
+        if manifest.num_samples != len(images):
+            raise UserError(f"{folder}: {manifest.num_samples} masks for {len(images)} images")
+        masks = MaskSet(source, manifest, MASK_SAMPLE)
+        masks.images = images
+        return masks
+
+    images: ShardSet
+
+    def __enter__(self) -> MaskSet:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MaskSet.open, (self.source, self.images))
+
+
+def _open_samples(folder: Path, manifest: Manifest, record: np.dtype[Any]) -> NDArray[Any]:
+    path = folder / SAMPLES
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: missing or damaged ({error}); 'fovea verify {folder} --repair' rebuilds it"
+        ) from None
+    if rows.dtype != record or rows.shape != (manifest.num_samples,):
+        raise UserError(
+            f"{path}: {rows.dtype} {rows.shape} is not what the manifest says;"
+            f" 'fovea verify {folder} --repair' rebuilds it"
+        )
+    return np.asarray(rows) if len(rows) == 0 else rows

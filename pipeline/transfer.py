@@ -1,0 +1,51 @@
+"""Views to where they are wanted: nothing on the CPU, a side stream on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .batch import Batch
+
+
+@dataclass(frozen=True)
+class InTransit:
+    """A batch whose copy to the device has been started, and the event that marks its end."""
+
+    batch: Batch
+    copied: Any  # torch.cuda.Event, or None where there is nothing to wait for
+
+
+class Transfer:
+    """Copies batches to `device` on a low-priority stream, so that compute goes first."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device, priority=0)
+
+    def send(self, batch: Batch) -> InTransit:
+        """Start the copy; called by the producer."""
+        if self._stream is None:
+            return InTransit(batch, None)
+        # What the executor itself does on the device is queued on this thread's own stream.
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            views = {
+                name: view.to(self.device, non_blocking=True) for name, view in batch.views.items()
+            }
+            copied = torch.cuda.Event()
+            copied.record(self._stream)
+        return InTransit(replace(batch, views=views), copied)
+
+    def arrive(self, sent: InTransit) -> Batch:
+        """Make the caller's stream wait for the copy; called by the consumer."""
+        if sent.copied is not None:
+            here = torch.cuda.current_stream(self.device)
+            here.wait_event(sent.copied)
+            for view in sent.batch.views.values():
+                view.record_stream(here)
+        return sent.batch
