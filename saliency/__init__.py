@@ -1,0 +1,1 @@
+"""Unsupervised saliency masks as data. Imports fovea.pipeline only."""

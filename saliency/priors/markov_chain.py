@@ -1,0 +1,79 @@
+"""Absorbing Markov Chain.
+
+B. Jiang, L. Zhang, H. Lu, C. Yang, M.-H. Yang, "Saliency Detection via Absorbing Markov Chain",
+ICCV 2013, doi:10.1109/ICCV.2013.209. Equation numbers are the paper's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..picture import Picture
+from ..regions import Bools, Regions, stretch
+from ..superpixels import Floats
+
+COUNT, COMPACTNESS = 250, 30.0
+SHARPNESS = 10.0  # 1 / sigma^2 of eq. 6, of distances stretched to [0, 1]
+LEAK = 1e-5  # added to every weight, so that each region can reach the border
+MIDDLING = 2.0  # a map whose `middle_score` reaches this is reweighted
+
+Doubles = NDArray[np.float64]
+
+
+def saliency(picture: Picture) -> Floats:
+    """Saliency as the time that a random walk takes to be absorbed at the border.
+
+    Args:
+        picture: prepared picture.
+
+    Returns:
+        Map of the whole picture, float32 in [0, 1].
+
+    Raises:
+        PriorFailed: the fundamental matrix does not exist.
+
+    Notes:
+        With transition matrix Q between regions and absorbing copies of the border regions, the
+        times are y = (I - Q)^-1 1 (eqs. 2 to 4). Large smooth regions hold a walk for long whether
+        salient or not; where many regions come out middling, the walk's steps are weighted by the
+        inverse of the equilibrium distribution (eqs. 9 to 12).
+    """
+    regions = picture.regions(COUNT, COMPACTNESS)
+    weights = step_weights(regions)
+    border = regions.border()
+    transient, degree = transitions(regions, weights, border)
+    fundamental = np.linalg.inv(np.eye(len(regions)) - transient)
+    times = stretch(fundamental.sum(axis=1))
+    if middle_score(times) >= MIDDLING:
+        times = stretch(fundamental @ (1 / degree))
+    return picture.finish(regions.paint(times))
+
+
+def step_weights(regions: Regions) -> Doubles:
+    """Weights (N, N) of steps within the 2-ring of the graph with a closed border."""
+    linked = regions.near_closed
+    weights = np.zeros(linked.shape, np.float64)
+    if linked.any():
+        nearness = np.exp(-SHARPNESS * stretch(regions.lab_distance[linked]))
+        weights[linked] = nearness + LEAK
+    return weights
+
+
+def transitions(regions: Regions, weights: Doubles, border: Bools) -> tuple[Doubles, Doubles]:
+    """Transient part Q (N, N) of the transition matrix, and the degrees (N,) among regions.
+
+    Each border region has an absorbing copy with the links of the original, and one to it.
+    """
+    loops = weights + np.eye(len(regions))
+    absorbed = loops[:, border].sum(axis=1)
+    row = loops.sum(axis=1) + absorbed
+    return loops / row[:, None], loops.sum(axis=1)
+
+
+def middle_score(times: Floats) -> float:
+    """How middling a map is, 1 (all at the ends) to 5: mean over ten bins of the distance to the
+    nearer end (eq. 8)."""
+    share = np.histogram(times, bins=10, range=(0, 1))[0] / times.size
+    place = np.arange(1, 11)
+    return float((share * np.minimum(place, 11 - place)).sum())
