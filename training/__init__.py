@@ -1,0 +1,1 @@
+"""From batches of views to checkpoints and their evaluation. Imports fovea.pipeline only."""

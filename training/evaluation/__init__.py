@@ -1,0 +1,1 @@
+"""Protocols that say how good a frozen or fine-tuned backbone is."""

@@ -1,0 +1,1 @@
+"""One self-supervised method a file: Config, loss functions, build(config, backbone)."""
