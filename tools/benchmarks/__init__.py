@@ -1,0 +1,1 @@
+"""One file a question; results with machine and versions in results/."""

@@ -1,0 +1,100 @@
+"""``fovea bench feed``: loader alone, compute alone and both, for several presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from . import harness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """The three rates of each preset: a machine's whole story of feed and compute in one command.
+
+    Example: fovea bench feed shards/train --masks masks/rbd --out feed-h200.json
+    """
+
+    shards: tyro.conf.Positional[Path]
+    """Folder of image shards."""
+    masks: Path | None = None
+    """Folder of mask shards; presets that want masks are left out without it."""
+    presets: tuple[str, ...] = ("ressl_r50", "ressl_r50_multi", "relicv2_r50")
+    """What to measure."""
+    batch_size: int = 256
+    """Images per step."""
+    batches: int = 50
+    """Batches that each rate is measured over."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    executors: tuple[Literal["host", "dali"], ...] = ("dali", "host")
+    """Each makes the views of every preset."""
+    threads: int | None = None
+    """Threads of the loader."""
+    json: bool = False
+    """Print the figures as JSON."""
+    out: Path | None = None
+    """Also store them in this file."""
+
+
+def run(args: Args) -> int:
+    """Measure every preset with every executor."""
+    rows = []
+    for preset in args.presets:
+        for executor in args.executors:
+            row = _measure(args, preset, executor)
+            if row is None:
+                continue
+            rows.append(row)
+            if not args.json:
+                print(
+                    f"{preset:18} {executor:5} loader {row['loader']:8.0f}  compute"
+                    f" {row['compute']:8.0f}  both {row['both']:8.0f} images/s"
+                    f"  efficiency {row['efficiency']:.2f}  waiting {row['wait_frac']:.1%}"
+                )
+    figures = {"batch_size": args.batch_size, "batches": args.batches, "rows": rows}
+    harness.report("feed", figures, as_json=args.json, out=args.out)
+    return 0
+
+
+def _measure(
+    args: Args, preset_name: str, executor: Literal["host", "dali"]
+) -> dict[str, Any] | None:
+    """One row, or None for a preset whose masks are not there."""
+    from fovea.pipeline.recipe_files import find_recipe
+    from fovea.training import distributed
+    from fovea.training.config import preset
+    from fovea.training.run import Options, Run
+
+    from . import rates
+
+    config = dataclasses.replace(preset(preset_name), batch_size=args.batch_size)
+    if find_recipe(config.recipe).needs_mask and args.masks is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch, distributed.world(args.device) as world:
+        options = Options(
+            data=args.shards,
+            out=Path(scratch),
+            masks=args.masks,
+            device=args.device,
+            executor=executor,
+            threads=args.threads,
+        )
+        found = rates.measure(Run(config, options, world), args.batches)
+    return {
+        "preset": preset_name,
+        "executor": executor,
+        "loader": found.loader.images_per_s,
+        "compute": found.compute.images_per_s,
+        "both": found.both.images_per_s,
+        "efficiency": found.efficiency,
+        "contention": found.contention,
+        "wait_frac": found.both.wait_frac,
+        "fetch_p99_ms": found.both.wait_ms(99),
+        "split": dataclasses.asdict(found.split),
+    }

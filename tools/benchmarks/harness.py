@@ -1,0 +1,138 @@
+"""What every benchmark shares: fair turns, the machine's description, and results on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fovea.pipeline.files import write_atomic
+
+PACKAGES = (
+    "torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "nvidia-dali-cuda130",
+    "nvidia-dali-cuda120", "webdataset", "lightly", "spdl", "ffcv",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Items per second over the repeats of one contestant, and what an item costs.
+
+    The cost is processor time of the whole process tree: other work on the machine hardly changes
+    it, while it halves a rate.
+    """
+
+    runs: tuple[float, ...]
+    cpu_ms: tuple[float, ...]  # per item
+
+    @property
+    def cost_ms(self) -> float:
+        """Processor milliseconds per item, middle of the repeats."""
+        return statistics.median(self.cpu_ms)
+
+    @property
+    def median(self) -> float:
+        """Middle of the repeats."""
+        return statistics.median(self.runs)
+
+    @property
+    def spread(self) -> float:
+        """(largest - smallest) / median: how far to trust it."""
+        return (max(self.runs) - min(self.runs)) / self.median
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], int]],
+    repeats: int,
+    warm_up: bool = True,
+    prepare: Callable[[str], None] = lambda _: None,
+) -> dict[str, Rate]:
+    """Run each contestant in turn, so that a slow minute of the machine hits all of them.
+
+    A contestant does its work once and returns how many items that was. `prepare` is called with
+    its name before the clock starts, e.g. to use up what it made while others had their turn.
+    """
+    if warm_up:
+        for contestant in contestants.values():
+            contestant()
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    costs: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            prepare(name)
+            cpu_s, start = cpu_seconds(), time.perf_counter()
+            count = contestant()
+            rates[name].append(count / (time.perf_counter() - start))
+            costs[name].append(1e3 * (cpu_seconds() - cpu_s) / count)
+    return {name: Rate(tuple(rates[name]), tuple(costs[name])) for name in contestants}
+
+
+def cpu_seconds() -> float:
+    """Processor time that this process and its living descendants have used.
+
+    Its own part is exact; that of the others comes in clock ticks of 10 ms, so that turns shorter
+    than a second say little about them.
+    """
+    parents, ticks = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+        ticks[int(stat.parent.name)] = int(fields[11]) + int(fields[12])
+    family, size = {os.getpid()}, 0
+    while len(family) > size:
+        size = len(family)
+        family |= {pid for pid, parent in parents.items() if parent in family}
+    others = sum(ticks.get(pid, 0) for pid in family - {os.getpid()})
+    return time.process_time() + others / os.sysconf("SC_CLK_TCK")
+
+
+def machine() -> dict[str, Any]:
+    """Everything that a figure depends on: processor, cores, versions."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": _gpu_name(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def report(question: str, figures: dict[str, Any], *, as_json: bool, out: Path | None) -> None:
+    """Print the figures for a machine if wanted, and store them with the machine's description."""
+    result = {"question": question, "command": sys.argv[1:], "machine": machine(), **figures}
+    text = json.dumps(result, indent=1, default=str)
+    if as_json:
+        print(text)
+    if out is not None:
+        write_atomic(out, text.encode() + b"\n")

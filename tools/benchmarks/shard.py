@@ -1,0 +1,198 @@
+"""How fast is sharding, against ``tar``, the decoder, and other writers, in one run?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from fovea.pipeline.decode import decode_rgb
+from fovea.pipeline.engine import available_cores, run_local
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.images import list_tree
+from fovea.pipeline.manifest import ShardInfo
+from fovea.pipeline.merge import record_rows
+from fovea.pipeline.repair import RepairOptions
+from fovea.pipeline.sharding import ShardOptions, shard_images
+from fovea.pipeline.shards import ShardRecord
+
+from .harness import Rate, report, take_turns
+
+INDEX_SAMPLES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Sharding rates: copied with a look at headers, and validated by decoding.
+
+    Example: fovea bench shard imagenet/val --copies 4
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of JPEGs; read once before the clock starts, so that it is in the page cache."""
+    copies: int = 1
+    """Shard this many copies of the folder, so that start-up does not count."""
+    workers: int = 0
+    """Processes; 0 takes every core. tar always has one."""
+    repeats: int = 3
+    """Turns of each contestant; the median counts."""
+    samples_per_shard: int = 1000
+    """Images in each tar."""
+    json: bool = False
+    """Print the figures as JSON."""
+    out: Path | None = None
+    """Write the figures here."""
+
+
+def run(args: Args) -> int:
+    """Measure, print, store."""
+    if not args.source.is_dir():
+        raise UserError(f"{args.source}: no such folder; give a folder of JPEGs")
+    with tempfile.TemporaryDirectory(
+        prefix="fovea-bench-", dir=args.source.resolve().parent
+    ) as scratch:
+        tree = _copies(args, Path(scratch))
+        rates = take_turns(_contestants(args, tree, Path(scratch) / "out"), args.repeats)
+        peak_mb = _peak_memory_mb(args, tree, Path(scratch) / "out")
+        index = _index_times(Path(scratch))
+    figures = _figures(rates) | {"worker_peak_mb": peak_mb, "index_of_a_million": index}
+    if not args.json:
+        _print(figures)
+    report("shard", {"figures": figures}, as_json=args.json, out=args.out)
+    return 0
+
+
+def _copies(args: Args, scratch: Path) -> Path:
+    if args.copies == 1:
+        return args.source
+    tree = scratch / "tree"
+    for number in range(args.copies):
+        shutil.copytree(args.source, tree / f"copy{number}")
+    return tree
+
+
+def _contestants(args: Args, tree: Path, out: Path) -> dict[str, Callable[[], int]]:
+    names = [tree / name for name in list_tree(tree).all_names()]
+    workers = args.workers or available_cores()
+    for name in names:
+        name.read_bytes()
+    contestants: dict[str, Callable[[], int]] = {
+        "tar cf": lambda: _tar(tree, out, len(names)),
+        "tar cf and fsync": lambda: _tar(tree, out, len(names), durable=True),
+        "sharding, headers": lambda: _shard(args, tree, out, "header", workers),
+        "sharding, decoded": lambda: _shard(args, tree, out, "decode", workers),
+        "decode alone": lambda: _decode(names, workers),
+        "sharding, headers, 1 process": lambda: _shard(args, tree, out, "header", 1),
+    }
+    if find_spec("webdataset"):
+        contestants["webdataset ShardWriter, 1 process"] = lambda: _webdataset(names, out)
+    return contestants
+
+
+def _fresh(out: Path) -> Path:
+    shutil.rmtree(out, ignore_errors=True)
+    return out
+
+
+def _tar(tree: Path, out: Path, count: int, *, durable: bool = False) -> int:
+    """Without fsync, tar is done before the disk is."""
+    _fresh(out).mkdir()
+    subprocess.run(["tar", "cf", str(out / "x.tar"), "-C", str(tree), "."], check=True)
+    if durable:
+        subprocess.run(["sync", str(out / "x.tar")], check=True)
+    return count
+
+
+def _shard(
+    args: Args, tree: Path, out: Path, validate: Literal["decode", "header"], workers: int
+) -> int:
+    options = ShardOptions(
+        samples_per_shard=args.samples_per_shard, repair=RepairOptions(validate=validate)
+    )
+    manifest = shard_images(str(tree), _fresh(out), options, workers=workers)
+    return manifest.num_samples
+
+
+def _decode(names: list[Path], workers: int) -> int:
+    parts = [names[worker::workers] for worker in range(workers)]
+    return sum(run_local(decode_files, parts, workers))
+
+
+def decode_files(names: list[Path]) -> int:
+    """Decode files and forget them; returns how many."""
+    for name in names:
+        decode_rgb(name.read_bytes())
+    return len(names)
+
+
+def _webdataset(names: list[Path], out: Path) -> int:
+    import webdataset
+
+    _fresh(out).mkdir()
+    pattern = str(out / "train-%06d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=1000, verbose=0) as writer:
+        for number, name in enumerate(names):
+            writer.write({"__key__": f"{number:010d}", "jpg": name.read_bytes(), "cls": 0})
+    return len(names)
+
+
+def _peak_memory_mb(args: Args, tree: Path, out: Path) -> float:
+    """Largest resident memory of a worker that decodes everything, MB."""
+    with ProcessPoolExecutor(1) as pool:
+        return pool.submit(peak_of_sharding, args, tree, out).result()
+
+
+def peak_of_sharding(args: Args, tree: Path, out: Path) -> float:
+    """Shard in this process; its peak memory in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    _shard(args, tree, out, "decode", 0)
+    status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
+    return round(int(status.split()[0]) / 1e3, 1)
+
+
+def _index_times(scratch: Path) -> dict[str, float]:
+    """Seconds to merge the rows of a million samples, and to open them memory-mapped."""
+    rows = [(512 * i, 9_000, i % 1000, 500, 375) for i in range(1000)]
+    record = ShardRecord(ShardInfo("x.tar", 1, 1000, ""), rows)
+    start = time.perf_counter()
+    with open(scratch / "rows", "wb") as file:
+        for shard in range(INDEX_SAMPLES // 1000):
+            file.write(record_rows(record, shard).tobytes())
+    built_s = time.perf_counter() - start
+    np.save(scratch / "samples.npy", np.zeros(INDEX_SAMPLES, record_rows(record, 0).dtype))
+    start = time.perf_counter()
+    np.load(scratch / "samples.npy", mmap_mode="r")
+    return {"built_s": round(built_s, 3), "opened_s": round(time.perf_counter() - start, 6)}
+
+
+def _figures(rates: dict[str, Rate]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: {"images_per_s": round(rate.median, 1), "spread": round(rate.spread, 3)}
+        for name, rate in rates.items()
+    }
+    found["headers / tar cf"] = _ratio(rates, "sharding, headers", "tar cf")
+    found["headers / tar cf and fsync"] = _ratio(rates, "sharding, headers", "tar cf and fsync")
+    found["decoded / decode alone"] = _ratio(rates, "sharding, decoded", "decode alone")
+    return found
+
+
+def _ratio(rates: dict[str, Rate], one: str, other: str) -> float:
+    """Median over the turns of the ratio inside a turn."""
+    pairs = zip(rates[one].runs, rates[other].runs, strict=True)
+    return round(float(np.median([a / b for a, b in pairs])), 3)
+
+
+def _print(figures: dict[str, Any]) -> None:
+    for name, value in figures.items():
+        print(f"{name:38} {json.dumps(value)}")

@@ -1,0 +1,90 @@
+"""``fovea evaluate dense``: the backbone fine-tuned for segmentation, and the detector check."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """FCN fine-tuned on images with class masks, scored by mean IoU; Mask R-CNN C4 weight check."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory, or a checkpoint file; a ResNet with the ImageNet stem."""
+    train: Path
+    """Folder with images/ and masks/ (NAME.png, pixel = class, 255 = ignore)."""
+    val: Path
+    """The same, to be scored on."""
+    classes: int
+    """Number of classes, the background included."""
+    binary: bool = False
+    """Masks are 0 and 255 (saliency): background and foreground."""
+    epochs: int = 45
+    """Passes over the training images."""
+    batch_size: int = 16
+    """Crops a step."""
+    lr: float = 0.003
+    """Learning rate; falls to 0 as a power .9."""
+    crop_px: int = 513
+    """Side of the training crops."""
+    branch: Literal["student", "teacher"] = "student"
+    """Which network of the run."""
+    device: str | None = None
+    """"cpu" or "cuda"; by default the GPU, or the CPU where there is none."""
+    seed: int = 0
+    """Of crops, order and new layers."""
+    out: Path | None = None
+    """Folder for dense.json; by default RUN/eval."""
+    json: bool = False
+    """Print the result as JSON instead of a table."""
+
+
+def evaluate(args: Dense) -> int:
+    """Checks the weights, trains, scores, saves, prints."""
+    import torch
+
+    from fovea.training.evaluation import dense
+    from fovea.training.evaluation.results import Result
+
+    from .evaluate_session import Common, Session, load_network
+    from .progress import bar
+
+    config = dense.DenseConfig(
+        epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, crop_px=args.crop_px
+    )
+    data = {name: dense.pairs(folder / "images", folder / "masks")
+            for name, folder in (("train", args.train), ("val", args.val))}  # fmt: skip
+    backbone, _ = load_network(args.run, args.branch)
+    detector = dense.mask_rcnn_c4(copy.deepcopy(backbone), args.classes)
+    moved = dense.same_weights(detector, backbone)
+    torch.manual_seed(args.seed)
+    model = dense.FCN(copy.deepcopy(backbone), args.classes)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    steps = len(data["train"]) // args.batch_size * args.epochs
+    with bar("steps", steps, quiet=args.json) as advance:
+        loss = dense.train_fcn(
+            model, data["train"], config, binary=args.binary, device=device, seed=args.seed,
+            on_step=advance,
+        )  # fmt: skip
+    miou = dense.mean_iou(model, data["val"], args.classes, binary=args.binary, device=device)
+    session = Session(
+        Common(run=args.run, train=args.train, val=args.val, out=args.out, json=args.json)
+    )
+    result = Result(
+        protocol="dense",
+        rows={"FCN": {"mIoU": miou}},
+        branch=args.branch,
+        train=str(args.train.resolve()),
+        val=str(args.val.resolve()),
+        train_images=len(data["train"]),
+        val_images=len(data["val"]),
+        classes=args.classes,
+        options={"epochs": args.epochs, "lr": args.lr, "last loss": round(loss, 4)},
+        extra={"mask_rcnn_c4_tensors_from_backbone": moved},
+    )
+    return session.finish(result)

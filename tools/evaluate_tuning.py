@@ -1,0 +1,122 @@
+"""``fovea evaluate semisup`` and ``finetune``: the backbone trained on with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .evaluate_session import Common, Session
+
+if TYPE_CHECKING:
+    from fovea.training.evaluation.finetune import TuneConfig, TuneScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Common):
+    """Options of both."""
+
+    epochs: int | None = None
+    """Instead of the preset's."""
+    head_lr: float | None = None
+    """Of the new linear layer, instead of the preset's."""
+    backbone_lr: float | None = None
+    """Of the backbone, instead of the preset's; 0 freezes it."""
+    seed: int = 0
+    """Of the new layer, the order and the labelled part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Semisup(Tuning):
+    """Few labels: fine-tune (or train the head only) on 1 % and 10 % of --train."""
+
+    share: tuple[float, ...] = (0.01, 0.1)
+    """Fractions of every class that keep their labels."""
+    preset: Literal["ressl", "relicv2"] = "ressl"
+    """Whose settings: ressl freezes the backbone at 1 %, relicv2 never does."""
+    listed: tuple[Path, ...] = ()
+    """Text files of labelled images, one name a line, instead of --share (SimCLR's lists)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Tuning):
+    """Fine-tune on all labels of --train."""
+
+
+def semisup(args: Semisup) -> int:
+    """Trains for every share, scores, saves, prints."""
+    from fovea.training.evaluation import finetune
+    from fovea.training.evaluation.results import Result
+    from fovea.training.evaluation.subset import Subset
+
+    session = Session(args)
+    parts = {
+        f"{100 * share:g}%": (share, finetune.few_labels(session.train.labels, share, args.seed))
+        for share in args.share
+    }
+    if args.listed:
+        rows = {path: finetune.listed(session.train, _lines(path)) for path in args.listed}
+        parts = {path.stem: (len(r) / len(session.train), r) for path, r in rows.items()}
+    row: dict[str, float] = {}
+    for name, (share, labelled) in parts.items():
+        config = finetune.PRESETS[f"{args.preset}_{1 if share < 0.03 else 10}"]
+        found = _tuned(session, args, config, Subset(session.train, labelled), name)
+        row |= {f"top1_{name}": found.top1, f"top5_{name}": found.top5}
+    result = Result(
+        protocol="semisup",
+        rows={"trained": row},
+        options={"preset": args.preset, "labelled": [len(r) for _, r in parts.values()]},
+        **session.circumstances(),
+    )
+    return session.finish(result)
+
+
+def finetune(args: Finetune) -> int:
+    """Trains, scores, saves, prints."""
+    from fovea.training.evaluation import finetune
+    from fovea.training.evaluation.results import Result
+
+    session = Session(args)
+    config = finetune.PRESETS["full"]
+    found = _tuned(session, args, config, session.train, "all labels")
+    row = {"top1": found.top1, "top5": found.top5, "mean_per_class": found.mean_per_class}
+    result = Result(protocol="finetune", rows={"trained": row}, **session.circumstances())
+    return session.finish(result)
+
+
+def _tuned(
+    session: Session, args: Tuning, config: TuneConfig, train: object, what: str
+) -> TuneScores:
+    from fovea.pipeline.store import ShardSet
+    from fovea.training.evaluation import finetune
+    from fovea.training.evaluation.linear_images import train_recipe
+
+    from .progress import bar
+
+    assert isinstance(train, ShardSet)
+    given = {name: getattr(args, name) for name in ("epochs", "head_lr", "backbone_lr")}
+    config = replace(config, **{k: v for k, v in given.items() if v is not None})
+    with bar(f"epochs, {what}", config.epochs, quiet=args.json) as advance:
+        return finetune.evaluate(
+            session.backbone,
+            train,
+            session.val,
+            config,
+            train_recipe=train_recipe(session.recipe),
+            val_recipe=session.recipe,
+            device=session.device,
+            executor=session.executor,
+            threads=args.threads,
+            autocast=args.autocast,
+            seed=args.seed,
+            on_epoch=advance,
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    from fovea.pipeline.errors import UserError
+
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"--listed {path}: {error.strerror}; give a text file") from None

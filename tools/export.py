@@ -1,0 +1,214 @@
+"""``fovea export``: the trained backbone in the formats that people use, verified by reloading."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from .export_formats import Source
+
+Format = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """The trained backbone as torchvision, timm, safetensors, ONNX or torch.hub files.
+
+    Every file is reloaded by its own reader and must give the same features to 1e-5.
+
+    Example: fovea export runs/ressl --format torchvision --out exported
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run directory, a checkpoint of one, or another project's checkpoint file."""
+    format: tuple[Format, ...] = ("torchvision",)
+    """One or more."""
+    out: Path | None = None
+    """Folder for the files; by default RUN/export."""
+    branch: Literal["student", "teacher"] = "student"
+    """Which network of the run."""
+    image_px: int | None = None
+    """Size of the images; by default that of the run, 224 for other checkpoints."""
+    json: bool = False
+    """Print what was written as JSON."""
+
+
+def run(args: Args) -> int:
+    """Writes, verifies and names the files."""
+    from fovea.pipeline.files import disk_errors
+
+    from .export_formats import FORMATS
+
+    source = read_source(args.run, args.branch, args.image_px)
+    out = args.out or (args.run / "export" if args.run.is_dir() else args.run.parent / "export")
+    written: dict[str, str] = {}
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name in args.format:
+            with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as work:
+                made = FORMATS[name](source, Path(work))
+                _publish(Path(work), out)
+            written[name] = str(out / made.name)
+        (out / "README.md").write_text(card(args, source, written))
+    if args.json:
+        print(json.dumps({"files": written, "num_features": source.num_features}))
+    else:
+        for kind, path in written.items():
+            print(f"{kind}: {path} (reloaded, same features)")
+    return 0
+
+
+def read_source(run: Path, branch: Literal["student", "teacher"], image_px: int | None) -> Source:
+    """The backbone with its name, size and normalisation.
+
+    Raises:
+        UserError: no checkpoint there, or no such branch in it.
+    """
+    from fovea.pipeline.views import IMAGENET_MEAN, IMAGENET_STD
+
+    from .evaluate_session import load_network
+    from .export_formats import Source
+    from .report_pictures import recipe_of
+    from .report_run import find
+
+    backbone, content = load_network(run, branch)
+    config = content.get("config", {})
+    name = str(find(config, "backbone") or named(backbone))
+    recipe = recipe_of(str(config["recipe"])) if "recipe" in config else None
+    return Source(
+        backbone=backbone.eval(),
+        name=name,
+        stem=config.get("stem") or stem_of(backbone),
+        image_px=image_px or int(content.get("image_px", 224)),
+        mean=recipe.mean if recipe else IMAGENET_MEAN,
+        std=recipe.std if recipe else IMAGENET_STD,
+    )
+
+
+def named(backbone: object) -> str:
+    """Name of a backbone that `foreign.load` built, by its blocks and widths."""
+    from torchvision.models import ResNet
+
+    from fovea.training.foreign import BLOCKS_OF, VIT_WIDTHS
+
+    if isinstance(backbone, ResNet):
+        stages = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        blocks = tuple(len(stage) for stage in stages)
+        bottleneck = hasattr(backbone.layer1[0], "conv3")
+        width = backbone.layer1[0].conv1.out_channels // 64
+        return BLOCKS_OF[blocks][bottleneck] + (f"_w{width}" if width > 1 else "")
+    return VIT_WIDTHS[int(backbone.num_features)]  # type: ignore[attr-defined]
+
+
+def stem_of(backbone: object) -> Literal["imagenet", "small32"]:
+    """How the network begins."""
+    first = getattr(backbone, "conv1", None)
+    return "small32" if first is not None and first.kernel_size[0] == 3 else "imagenet"
+
+
+CARD = """---
+library_name: {library}
+tags: [self-supervised, feature-extraction, image]
+---
+# {title}
+
+A backbone pretrained without labels by Fovea. It maps normalised images (B, 3, {px}, {px}) to
+features (B, {width}).
+
+| | |
+|---|---|
+| network | {network} |
+| image size | {px} px |
+| mean | {mean} |
+| std | {std} |
+| branch | {branch} |
+{training}
+## Load it
+
+{loading}
+## Figures
+
+{figures}
+"""
+
+LOADING = {
+    "torchvision": "model = torchvision.models.{name}()\nmodel.{head} = torch.nn.Identity()\n"
+    'model.load_state_dict(torch.load("torchvision.pth", weights_only=True))',
+    "timm": 'path = "timm.safetensors"\n'
+    'model = timm.create_model("{timm}", checkpoint_path=path, num_classes=0)',
+    "safetensors": "build = fovea.training.backbones.build\n"
+    'model = build("{name}", stem="{stem}", image_px={px})\n'
+    'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+    "hub": 'model = torch.hub.load("THIS_FOLDER", "backbone", source="local")',
+    "onnx": 'session = onnxruntime.InferenceSession("model.onnx")\n'
+    'features = session.run(None, {{"images": images}})[0]',
+}
+
+
+def card(args: Args, source: Source, written: dict[str, str]) -> str:
+    """The model card: what it is, how to load each file, and the figures of RUN/eval."""
+    from .export_formats import timm_name
+    from .report_run import find, flat, read_run
+
+    facts = {
+        "name": source.name,
+        "stem": source.stem,
+        "px": source.image_px,
+        "timm": timm_name(source) if "timm" in written else "",
+        "head": "fc" if source.name.startswith("resnet") else "classifier",
+    }
+    loading = "\n\n".join(
+        f"{name}:\n\n```python\n{LOADING[name].format(**facts)}\n```" for name in written
+    )
+    training, figures = "", "None measured: run `fovea evaluate knn`.\n"
+    if (args.run / "config.json").exists():
+        record = read_run(args.run)
+        method = flat(find(record.config, "method") or {})
+        training = "".join(
+            f"| {key} | {value} |\n"
+            for key, value in (
+                ("preset", find(record.config, "preset")),
+                ("method", method.get("name")),
+                ("epochs", find(record.config, "epochs")),
+                ("images", find(record.config, "num_samples")),
+            )
+            if value
+        )
+        rows = [
+            f"| {protocol} | {metric} | {value:.4f} |"
+            for protocol, result in record.evaluations.items()
+            for metric, value in next(iter(result.get("rows", {}).values()), {}).items()
+            if isinstance(value, float)
+        ]
+        if rows:
+            figures = "| protocol | figure | value |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    return CARD.format(
+        library="timm" if "timm" in written else "pytorch",
+        title=args.run.resolve().name,
+        px=source.image_px,
+        width=source.num_features,
+        network=f"{source.name}, stem {source.stem}",
+        mean=", ".join(map(str, source.mean)),
+        std=", ".join(map(str, source.std)),
+        branch=args.branch,
+        training=training,
+        loading=loading + "\n",
+        figures=figures,
+    )
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Moves verified files to their folder; a reader never sees a part of one."""
+    for path in sorted(work.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            os.replace(path, out / path.name)
