@@ -1,0 +1,103 @@
+"""Workers: results, errors, deaths; the same through Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from fovea.pipeline.engine import run_local, run_ray
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.sharding import ShardOptions, shard_images
+
+CHORES = """
+import os
+from pathlib import Path
+from fovea.pipeline.errors import UserError
+
+def square(number):
+    return number * number
+
+def refuse(number):
+    raise UserError(f"{number} is refused")
+
+def die_once(marker):
+    if not os.path.exists(marker):
+        Path(marker).touch()
+        os._exit(1)
+    return marker
+"""
+
+
+@pytest.fixture
+def chores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Functions in a module that fresh processes can import, unlike this file."""
+    (tmp_path / "fovea_chores.py").write_text(CHORES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "fovea_chores", raising=False)
+    return import_module("fovea_chores")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_all_results_come(chores: ModuleType, workers: int) -> None:
+    assert sorted(run_local(chores.square, range(7), workers)) == [n * n for n in range(7)]
+    assert list(run_local(chores.square, [], workers)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_errors_reach_the_caller(chores: ModuleType, workers: int) -> None:
+    with pytest.raises(UserError, match="is refused"):
+        list(run_local(chores.refuse, [3, 4], workers))
+
+
+@pytest.mark.dist
+def test_a_dead_worker_is_replaced(chores: ModuleType, tmp_path: Path) -> None:
+    markers = [str(tmp_path / name) for name in "ab"]
+    assert sorted(run_local(chores.die_once, markers, 2)) == markers
+
+
+@pytest.mark.dist
+def test_a_task_that_kills_every_worker_ends_the_job() -> None:
+    with pytest.raises(UserError, match="a worker process died 3 times"):
+        list(run_local(os._exit, [1], 1))
+
+
+RAY_JOB = """
+import sys
+from fovea.pipeline.engine import run_ray
+from fovea.pipeline.sharding import ShardOptions, shard_images
+source, target = sys.argv[1:]
+shard_images(source, target, ShardOptions(samples_per_shard=2), workers=2, engine=run_ray)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+    for number in range(9):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pixels = np.full((20, 20 + number, 3), 20 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.jpg"), pixels)
+    source = str(tmp_path / "in")
+    shard_images(source, tmp_path / "local", ShardOptions(samples_per_shard=2), workers=0)
+    words = [sys.executable, "-c", RAY_JOB, source, str(tmp_path / "ray")]
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'fovea-ssl\[ray\]'"):
+        list(run_ray(abs, [1], 1))

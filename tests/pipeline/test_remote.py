@@ -1,0 +1,184 @@
+"""Shards from and to an S3 API, with failures injected between it and us."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.place import LOCK_OBJECT, StorePlace
+from fovea.pipeline.remote import filesystem, is_url, read_remote
+from fovea.pipeline.sharding import ShardOptions, shard_images
+from fovea.pipeline.sources import SourceOptions, list_source
+
+OPTIONS = ShardOptions(samples_per_shard=2)
+
+# aiohttp and botocore leave sockets to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("remote")
+    random = np.random.default_rng(0)
+    for number in range(6):
+        path = root / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), random.integers(0, 255, (30, 30, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def local(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("local") / "s"
+    shard_images(str(tree), folder, OPTIONS, workers=0)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def upload(tree: Path, url: str) -> None:
+    system, path = filesystem(url)
+    for file in tree.rglob("*.jpg"):
+        system.pipe_file(f"{path}/{file.relative_to(tree)}", file.read_bytes())
+
+
+def contents(url: str) -> dict[str, bytes]:
+    system, path = filesystem(url)
+    system.invalidate_cache()
+    return {name.removeprefix(f"{path}/"): system.cat_file(name) for name in system.find(path)}
+
+
+def test_from_s3_to_s3_gives_the_same_bytes(s3, tree: Path, local: dict[str, bytes]) -> None:
+    upload(tree, "s3://data/images")
+    manifest = shard_images("s3://data/images", "s3://data/shards", OPTIONS, workers=0)
+    assert contents("s3://data/shards") == local and manifest.num_samples == 6
+    assert shard_images("s3://data/images", "s3://data/shards", OPTIONS, workers=0) == manifest
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_workers_write_to_s3(s3, tree: Path, local: dict[str, bytes]) -> None:
+    shard_images(str(tree), "s3://data/shards", OPTIONS, workers=2)
+    assert contents("s3://data/shards") == local
+
+
+@pytest.mark.parametrize(
+    "kind", ["500", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cut", "slow"))]
+)
+def test_failures_are_tried_again(s3, tree: Path, local: dict[str, bytes], kind: str) -> None:
+    upload(tree, "s3://data/images")
+    for part in ("images/a/2.jpg", "images/b/3.jpg"):
+        s3.fail("GET", part, kind, 2)
+    s3.fail("PUT", "shards/train-000001.tar", "500" if kind == "cut" else kind, 2)
+    shard_images("s3://data/images", "s3://data/shards", OPTIONS, workers=0)
+    assert contents("s3://data/shards") == local
+
+
+@pytest.mark.slow
+def test_lasting_failure_is_one_line_and_the_job_resumes(
+    s3, tree: Path, local: dict[str, bytes]
+) -> None:
+    upload(tree, "s3://data/images")
+    s3.fail("PUT", "train-000001.tar", "500", 1000)
+    with pytest.raises(UserError, match=r"train-000001.tar: gave up after 3 retries"):
+        shard_images("s3://data/images", "s3://data/shards", OPTIONS, workers=0)
+    assert "manifest.json" not in contents("s3://data/shards")
+    s3.faults.clear()
+    s3.fail("PUT", "train-000000.tar", "500", 1000)  # it is there, and not written again
+    shard_images("s3://data/images", "s3://data/shards", OPTIONS, workers=0)
+    assert contents("s3://data/shards") == local
+
+
+def test_expired_credentials_are_said_at_once(s3, tree: Path) -> None:
+    upload(tree, "s3://data/images")
+    s3.fail("GET", "", "expired", 1000)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"access denied .*expired.*renew the credentials"):
+        shard_images("s3://data/images", "s3://data/shards", OPTIONS, workers=0)
+    assert time.monotonic() - start < 2
+
+
+def test_no_credentials(s3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match=r"s3://data/x: access denied|s3://data/x: gave up"):
+        read_remote("s3://data/x")
+
+
+def test_a_missing_object_is_not_tried_again(s3) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_remote("s3://data/nothing")
+    assert s3.requests["GET"] + s3.requests["HEAD"] <= 3
+
+
+def test_remote_archives_and_https(s3, tree: Path, tmp_path: Path, local: dict) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tree / "a", "a")
+        tar.add(tree / "b", "b")
+    system, _ = filesystem("s3://data")
+    system.put_file(str(tmp_path / "x.tar"), "data/x.tar")
+    listing = list_source("s3://data/x.tar", SourceOptions(), tmp_path / "spool")
+    assert len(listing) == 6 and listing.class_names == ("a", "b")
+    system.pipe_file("data/p.jpg", (tree / "a" / "0.jpg").read_bytes(), ACL="public-read")
+    assert read_remote(f"{s3.url}/data/p.jpg") == (tree / "a" / "0.jpg").read_bytes()
+
+
+def test_a_second_job_on_a_prefix_is_refused(s3, tree: Path) -> None:
+    place = StorePlace("s3://data/shards")
+    other = {"host": "elsewhere", "pid": 7, "time": time.time() - 30}
+    place.write(LOCK_OBJECT, json.dumps(other).encode())
+    with pytest.raises(UserError, match=r"another job is writing here \(pid 7 on elsewhere, seen"):
+        shard_images(str(tree), "s3://data/shards", OPTIONS, workers=0)
+    place.write(LOCK_OBJECT, json.dumps({**other, "time": time.time() - 3600}).encode())
+    assert shard_images(str(tree), "s3://data/shards", OPTIONS, workers=0).num_samples == 6
+
+
+def test_death_while_writing_to_s3(s3, tree: Path, local: dict[str, bytes]) -> None:
+    """A job that vanished between uploads is finished by the next, to the same bytes."""
+    place = StorePlace("s3://data/shards")
+    for name in ("train-000000.tar", "train-000000.idx", "train-000002.tar"):
+        place.write(name, local[name])
+    shard_images_after_loss(place, tree)
+    assert contents("s3://data/shards") == local
+
+
+def shard_images_after_loss(place: StorePlace, tree: Path) -> None:
+    """Leave a plan without records, as a job that died before its first shard was recorded."""
+    s3_free = {name for name in place.names() if name.endswith((".tar", ".idx"))}
+    for name in s3_free:
+        place.remove(name)
+    with pytest.raises(UserError, match="over --max-bad -1"):
+        shard_images(str(tree), place.url, OPTIONS, workers=0, max_bad=-1)
+    shard_images(str(tree), place.url, OPTIONS, workers=0)
+
+
+def test_urls() -> None:
+    assert is_url("s3://a/b") and is_url("https://a") and not is_url("/a/b") and not is_url("s3")
+    with pytest.raises(UserError, match=r"pip install 'fovea-ssl\[gcs\]'"):
+        if not _has_gcsfs():
+            filesystem("gs://bucket/x")
+        else:
+            raise UserError("pip install 'fovea-ssl[gcs]'")
+
+
+def _has_gcsfs() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("gcsfs") is not None and os.name == "posix"

@@ -1,0 +1,124 @@
+"""Benchmarks run small, count honestly and store what their figures depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.recipe_files import find_recipe
+from fovea.pipeline.store import ShardSet
+from fovea.tools.benchmarks import harness, torchvision_feed
+from fovea.tools.cli import call
+
+
+def test_turns_alternate_and_rates_are_counts_over_time():
+    turns = []
+
+    def contestant(name: str, wait_s: float):
+        def turn() -> int:
+            start = time.perf_counter()
+            time.sleep(wait_s)
+            turns.append((name, 10 / (time.perf_counter() - start)))
+            return 10
+
+        return turn
+
+    rates = harness.take_turns({"a": contestant("a", 0.02), "b": contestant("b", 0.04)}, 3)
+    assert [name for name, _ in turns] == ["a", "b"] * 4
+    for name in "ab":  # the first turn of each is the warm-up
+        measured = [rate for turn, rate in turns[2:] if turn == name]
+        pairs = zip(rates[name].runs, measured, strict=True)
+        assert all(0.2 * inner < outer < inner for outer, inner in pairs)
+    assert rates["a"].cost_ms < 5, "sleeping costs next to no processor time"
+
+
+def test_processor_time_counts_children():
+    before = harness.cpu_seconds()
+    spin = "import time\nend = time.process_time() + .3\nwhile time.process_time() < end: pass\n"
+    child = subprocess.Popen(
+        [sys.executable, "-c", spin + "print(1, flush=True)\ninput()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        spent = harness.cpu_seconds() - before
+        child.communicate(b"\n")
+    assert 0.25 < spent < 3
+
+
+def test_the_machine_is_described():
+    machine = harness.machine()
+    assert machine["cores"] == len(os.sched_getaffinity(0))
+    assert machine["packages"]["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["tensor", "pillow"])
+def test_torchvisions_feed_makes_the_same_kind_of_views(tiny_shards, kind):
+    """Same shapes and about the same statistics as ours: the contest is over the same work."""
+    data, recipe = ShardSet.open(tiny_shards["train"]), find_recipe("ressl_32")
+    loader = torchvision_feed.loader_of(data, recipe, None, kind, batch_size=60, workers=0)
+    teacher, student = next(iter(loader))
+    from fovea.pipeline.loader import Loader
+
+    with Loader(data, recipe, batch_size=60, seed=0) as ours:
+        views = next(iter(ours.batches(0))).views
+    for theirs, name in ((teacher, "teacher"), (student, "student")):
+        assert theirs.shape == views[name].shape
+        assert theirs.dtype == views[name].dtype
+        assert float(theirs.mean()) == pytest.approx(float(views[name].mean()), abs=0.15)
+        assert float(theirs.std()) == pytest.approx(float(views[name].std()), abs=0.2)
+
+
+def test_views_are_measured_and_stored(tiny_shards, tmp_path, capsys):
+    out = tmp_path / "views.json"
+    small = ["--batch-size", "8", "--batches", "2", "--repeats", "1", "--cores", "1"]
+    options = ["--recipe", "ressl_32", "--only", "fovea", "--out", str(out)]
+    assert call(["bench", "views", str(tiny_shards["train"]), *options, *small]) == 0
+    assert "fovea" in capsys.readouterr().out
+    stored = json.loads(out.read_text())
+    assert stored["images_per_s"]["fovea"] > 0
+    assert stored["machine"]["cores"] >= 1
+    assert stored["recipe"] == "ressl_32"
+
+
+@pytest.mark.slow
+def test_parity_passes_on_shards(tiny_shards, capsys):
+    options = ["--recipe", "ressl_32", "--images", "6", "--json"]
+    assert call(["bench", "parity", str(tiny_shards["train"]), *options]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["executor"] for row in rows} >= {"host", "dali"}
+    assert all(row["within"] for row in rows)
+    assert np.mean([row["mean"] for row in rows]) < 0.5
+
+
+def test_feed_runs_on_a_cpu(tiny_shards, capsys):
+    options = ["--presets", "ressl_demo", "--batch-size", "16", "--batches", "2"]
+    where = ["--executors", "host", "--device", "cpu"]
+    assert call(["bench", "feed", str(tiny_shards["train"]), *options, *where]) == 0
+    assert "efficiency" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nothing"], "no question 'nothing': have parity, views"),
+        (["views", "SHARDS", "--only", "magic"], "--only magic: have fovea"),
+        (["views", "SHARDS", "--batch-size", "999"], "has 120 images"),
+        (["parity", "SHARDS", "--images", "0"], "want 1 or more"),
+    ],
+)
+def test_refuses(tiny_shards, options, words):
+    options = [option.replace("SHARDS", str(tiny_shards["train"])) for option in options]
+    with pytest.raises(UserError, match=words):
+        call(["bench", *options])

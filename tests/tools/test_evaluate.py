@@ -1,0 +1,195 @@
+"""``fovea evaluate`` as a user runs it: every protocol on a tiny run, the files, the errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.sharding import ShardOptions, shard_images
+from fovea.pipeline.store import ShardSet
+from fovea.tools.cli import call
+from fovea.tools.evaluate import RUNNERS
+
+Shards = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: Path, tmp_path_factory: Any) -> Path:
+    """A copy that may be written into."""
+    folder = tmp_path_factory.mktemp("evaluate") / "tiny"
+    shutil.copytree(tiny_run, folder)
+    return folder
+
+
+def evaluate(run: Path, shards: Shards, *options: str) -> dict[str, Any]:
+    """Run one protocol and read what it wrote."""
+    protocol, *rest = options
+    data = ["--train", str(shards["train"]), "--val", str(shards["val"]), "--device", "cpu"]
+    assert call(["evaluate", protocol, str(run), *data, *rest]) == 0
+    written = sorted((run / "eval").glob(f"{protocol}*.json"))
+    found: dict[str, Any] = json.loads(written[-1].read_text())
+    assert found["step"] > 0 and found["branch"] in ("student", "teacher")
+    assert (found["train_images"], found["val_images"], found["classes"]) == (120, 42, 3)
+    return found
+
+
+def first(found: dict[str, Any]) -> dict[str, float]:
+    """The row of the evaluated backbone."""
+    row: dict[str, float] = next(iter(found["rows"].values()))
+    return row
+
+
+def test_knn_is_the_figure_that_training_logged(run: Path, tiny_shards: Shards) -> None:
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = {x["branch"]: x for x in lines if x["kind"] == "eval"}
+    for branch in ("student", "teacher"):
+        row = first(evaluate(run, tiny_shards, "knn", "--branch", branch))
+        assert row["knn1"] == pytest.approx(logged[branch]["knn1"], abs=1e-9)
+        assert row["knn20"] == pytest.approx(logged[branch]["knn20"], abs=1e-9)
+
+
+def test_knn_baselines_and_neighbours(run: Path, tiny_shards: Shards) -> None:
+    found = evaluate(run, tiny_shards, "knn", "--baselines", "--queries", "3")
+    assert list(found["rows"]) == ["trained", "untrained", "raw pixels"]
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    start = next(x for x in lines if x["kind"] == "eval" and x["branch"] == "student")
+    assert start["step"] == 0
+    assert found["rows"]["untrained"]["knn20"] == pytest.approx(start["knn20"], abs=1e-9)
+    grid = found["neighbours"]
+    assert np.shape(grid["ids"]) == (3, 8) and np.max(grid["ids"]) < 120
+    assert all(row == sorted(row, reverse=True) for row in grid["similarity"])
+
+
+def test_linear_on_augmented_images(run: Path, tiny_shards: Shards) -> None:
+    images = evaluate(run, tiny_shards, "linear", "--lrs", "1", "--epochs", "4", "--augment")
+    assert images["options"]["on"] == "augmented images" and images["options"]["lr"] == 1
+    assert 0 < first(images)["top1"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "metrics"),
+    [
+        (("fewshot", "--way", "3", "--shot", "3", "--queries", "5"), ("3-way 3-shot", "+-")),
+        (("lowshot", "--k", "1", "8", "--draws", "2"), ("k=1", "k=8", "full")),
+        (("transfer", "--strengths", "5"), ("top1", "mean_per_class")),
+        (("transfer", "--strengths", "3", "--dataset", "pets"), ("top1", "mean_per_class")),
+        (("semisup", "--share", "0.05", "--epochs", "1", "--preset", "relicv2"), ("top1_5%",)),
+        (("finetune", "--epochs", "1"), ("top1", "top5", "mean_per_class")),
+    ],
+    ids=lambda x: x[0] if len(x) > 2 else "",
+)
+def test_protocols_write_their_figures(
+    options: tuple[str, ...], metrics: tuple[str, ...], run: Path, tiny_shards: Shards
+) -> None:
+    row = first(evaluate(run, tiny_shards, *options))
+    assert set(metrics) <= set(row)
+    assert all(0 <= value <= 1 for value in row.values())
+
+
+def test_more_labels_help_a_frozen_backbone(run: Path, tiny_shards: Shards) -> None:
+    options = ("--share", "0.03", "1.0", "--epochs", "25", "--head-lr", "1", "--backbone-lr", "0")
+    row = first(evaluate(run, tiny_shards, "semisup", *options))
+    assert row["top1_100%"] > row["top1_3%"] and row["top1_100%"] > 0.5
+
+
+def test_lowshot_labels_from_a_file_are_those_of_the_folders(
+    run: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    folders = first(evaluate(run, tiny_shards, "lowshot", "--k", "4"))
+    table = {}
+    for name in ("train", "val"):
+        data = ShardSet.open(tiny_shards[name])
+        table |= {data.path_of(i): [data.class_names[data.labels[i]]] for i in range(len(data))}
+    path = tmp_path / "classes.json"
+    path.write_text(json.dumps(table))
+    assert (
+        first(evaluate(run, tiny_shards, "lowshot", "--k", "4", "--labels", str(path))) == folders
+    )
+
+
+def test_robustness_gives_a_table_and_shifted_sets(run: Path, tiny_shards: Shards) -> None:
+    some = ("--corruptions", "contrast", "fog", "--severities", "1", "5", "--epochs", "30")
+    found = evaluate(run, tiny_shards, "robustness", *some, "--shifted", str(tiny_shards["val"]))
+    row = first(found)
+    assert row["val"] == row["clean"], "the validation set itself is not shifted"
+    assert row["contrast"] == pytest.approx(np.mean(found["by_severity"]["contrast"]))
+    assert row["mean corrupted"] == pytest.approx((row["contrast"] + row["fog"]) / 2)
+    assert found["by_severity"]["contrast"][1] <= row["clean"]
+
+
+def test_analysis_draws_pictures_and_keeps_the_data(run: Path, tiny_shards: Shards) -> None:
+    found = evaluate(run, tiny_shards, "analysis", "--perplexity", "8", "--queries", "4")
+    assert len(found["pictures"]) == 5
+    for name in found["pictures"]:
+        pixels = np.asarray(Image.open(run / "eval" / name))
+        assert pixels.std() > 3, f"{name} is blank"
+    data = np.load(run / "eval/analysis/analysis.npz")
+    assert data["tsne"].shape == (42, 2)
+    np.testing.assert_allclose(data["confusion"].sum(axis=1), 1)
+
+
+def test_results_appear_in_the_report(run: Path, tiny_shards: Shards) -> None:
+    evaluate(run, tiny_shards, "fewshot", "--way", "3", "--shot", "3", "--queries", "5")
+    assert call(["report", str(run)]) == 0
+    assert "Few-shot prototypes" in (run / "report.html").read_text()
+
+
+def test_json_is_the_only_output(
+    run: Path, tiny_shards: Shards, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(run, tiny_shards, "knn", "--json")
+    said = capsys.readouterr()
+    assert json.loads(said.out)["protocol"] == "knn" and said.err == ""
+
+
+def test_features_are_extracted_once(run: Path, tiny_shards: Shards) -> None:
+    evaluate(run, tiny_shards, "knn")
+    files = {p: p.stat().st_mtime_ns for p in (run / "eval/features").rglob("*.npy")}
+    assert files
+    evaluate(run, tiny_shards, "transfer", "--strengths", "1")
+    assert {p: p.stat().st_mtime_ns for p in (run / "eval/features").rglob("*.npy")} == files
+
+
+def test_a_cache_of_another_checkpoint_is_refused(
+    run: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    evaluate(run, tiny_shards, "knn", "--cache", str(tmp_path))
+    with pytest.raises(UserError, match="holds features of another checkpoint: delete it"):
+        evaluate(run, tiny_shards, "knn", "--cache", str(tmp_path), "--branch", "teacher")
+
+
+def test_bad_input_is_named(
+    run: Path, tiny_shards: Shards, tmp_path: Path, tiny_tree: Path
+) -> None:
+    with pytest.raises(UserError, match="needs 5 classes"):
+        evaluate(run, tiny_shards, "fewshot")
+    with pytest.raises(UserError, match="smallest class has 40 images"):
+        evaluate(run, tiny_shards, "lowshot", "--k", "41")
+    with pytest.raises(UserError, match="--dataset cats"):
+        evaluate(run, tiny_shards, "transfer", "--dataset", "cats")
+    other = tmp_path / "tree"
+    shutil.copytree(tiny_tree / "val", other)
+    (other / "disc").rename(other / "ring")
+    shard_images(str(other), tmp_path / "ring", ShardOptions(), workers=1)
+    rings = {"train": tiny_shards["train"], "val": tmp_path / "ring"}
+    with pytest.raises(UserError, match=r"classes differ \(disc, ring\)"):
+        evaluate(run, rings, "knn")
+    with pytest.raises(UserError, match="no training class"):
+        evaluate(run, tiny_shards, "robustness", "--severities", "--epochs", "1", "--shifted",
+                 str(tmp_path / "ring"))  # fmt: skip
+    with pytest.raises(UserError, match=r"none|no checkpoint|no such"):
+        evaluate(tmp_path / "none", tiny_shards, "knn")
+
+
+def test_every_protocol_is_tried_above() -> None:
+    tried = {"knn", "linear", "semisup", "fewshot", "lowshot", "transfer", "finetune"}
+    tried |= {"robustness", "analysis"}
+    tried |= {"unbalanced", "dense"}  # in test_evaluate_training.py
+    assert {kind.__name__.lower() for kind in RUNNERS} == tried

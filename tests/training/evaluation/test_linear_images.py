@@ -1,0 +1,57 @@
+"""Linear evaluation on images against the same on cached features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.store import ShardSet
+from fovea.training import backbones
+from fovea.training.evaluation import linear, linear_images
+from fovea.training.evaluation.features import eval_recipe, extract
+from fovea.training.evaluation.linear import PRESETS, LinearConfig
+
+
+def test_without_augmentation_it_is_the_cached_evaluation(tiny_shards: dict[str, Path]) -> None:
+    torch.manual_seed(0)
+    backbone = backbones.build("resnet_tiny", stem="small64").eval()
+    train, val = (ShardSet.open(tiny_shards[name]) for name in ("train", "val"))
+    features = [extract(backbone, data, image_px=32) for data in (train, val)]
+    config = LinearConfig(epochs=40, batch_size=40, lrs=(0.3, 1.0))
+    cached = linear.evaluate(*features, config)
+    images = linear_images.evaluate(backbone, train, features[1], config, recipe=eval_recipe(32))
+    assert cached.top1 > 0.5
+    noise = 2 * np.sqrt(cached.top1 * (1 - cached.top1) / len(val))
+    assert abs(cached.top1 - images.top1) <= noise
+    for lr, share in cached.split_top1.items():
+        assert abs(share - images.split_top1[lr]) <= 0.35, "12 images: four of them"
+
+
+def test_the_backbone_is_not_touched(tiny_shards: dict[str, Path]) -> None:
+    backbone = backbones.build("resnet_tiny", stem="small64").train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    train = ShardSet.open(tiny_shards["train"])
+    recipe = linear_images.train_recipe(eval_recipe(32))
+    config = LinearConfig(epochs=1, batch_size=40, lrs=(0.1,))
+    linear_images.fit(
+        backbone, train, config, (0.1,), 3, recipe=recipe, seed=0, device="cpu", executor="host"
+    )
+    assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
+
+
+def test_the_training_view_is_the_papers() -> None:
+    view = linear_images.train_recipe(eval_recipe(224)).views["image"]
+    assert (view.crop, view.area_frac, view.flip_prob) == ("random_resized", (0.08, 1.0), 0.5)
+    assert view.size_px == 224 and view.jitter_prob == 0
+
+
+def test_standardised_features_need_the_cache(tiny_shards: dict[str, Path]) -> None:
+    train = ShardSet.open(tiny_shards["train"])
+    backbone = backbones.build("resnet_tiny", stem="small64")
+    val = extract(backbone, train, image_px=16)
+    with pytest.raises(UserError, match="leave --augment out"):
+        linear_images.evaluate(backbone, train, val, PRESETS["isd"], recipe=eval_recipe(16))

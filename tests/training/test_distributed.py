@@ -1,0 +1,196 @@
+"""Two processes compute what one computes, and a run may change its number of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import two_ranks
+
+from fovea.pipeline import lookup
+from fovea.pipeline.errors import UserError
+from fovea.tools import cli
+from fovea.training import checkpoint, distributed, shuffle
+from fovea.training.batchnorm import GlobalBatchNorm
+from fovea.training.config import METHODS, RunConfig, preset
+from fovea.training.metrics import read
+
+NAMES = lookup.names(METHODS)
+REFERENCE = Path(two_ranks.__file__).parent
+
+
+def launch(argv, ranks=2):
+    """Start `argv` on `ranks` processes with torchrun's variables; all must succeed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(REFERENCE),
+        }
+        processes.append(subprocess.Popen([sys.executable, *argv], env=environment))
+    assert [process.wait(timeout=300) for process in processes] == [0] * ranks
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ranks")
+    launch([two_ranks.__file__, str(out), *NAMES])
+    return lambda name, rank: torch.load(out / f"{name}-{rank}.pt", weights_only=True)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_have_the_gradients_of_one(name, on_two_ranks):
+    """Three steps in float64: losses, gradients, queue, centre and cache; with synchronised BN."""
+    alone = two_ranks.gradients(name, distributed.World(0, 1, torch.device("cpu")))
+    for rank in (0, 1):
+        found = on_two_ranks(name, rank)
+        assert found.keys() == alone.keys()
+        for key, value in alone.items():
+            if key.endswith("agreement"):
+                continue  # of this rank's images
+            torch.testing.assert_close(found[key], value, rtol=1e-7, atol=1e-9, msg=key)
+
+
+def small_run(data, out, *more):
+    words = ("pretrain", "ressl_demo", "--data", data, "--out", out, "--epochs", 1)
+    words += ("--batch-size", 32, "--log-every", 1, "--device", "cpu", "--threads", 1, "--sync-bn")
+    words += ("--backbone", "resnet_tiny", "--image-px", 32, "--method.queue-size", 64)
+    # Rounding is amplified from step to step (two threads differ from one likewise): a low rate.
+    words += ("--method.hidden", 32, "--method.out", 16, "--optim.lr", 0.001, *more)
+    return ["-m", "fovea.tools.cli", *(str(word) for word in words)]
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_a_run_on_two_processes_is_the_run_on_one(patches, tmp_path):
+    launch(small_run(patches("train"), tmp_path / "one"), ranks=1)
+    launch(small_run(patches("train"), tmp_path / "two"), ranks=2)
+    one, two = (
+        [line["loss"] for line in read(tmp_path / run) if line["kind"] == "train"]
+        for run in ("one", "two")
+    )
+    assert len(one) == 4
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(patches, tmp_path):
+    """Stopped after 2 of 4 steps on two processes, ended on one: the same images in each step."""
+    launch(small_run(patches("train"), tmp_path / "one", "--save-every", 2), ranks=1)
+    launch(small_run(patches("train"), tmp_path / "moved", "--save-every", 2), ranks=2)
+    checkpoint.path_of(tmp_path / "moved", 4).unlink()
+    launch(small_run(patches("train"), tmp_path / "moved", "--save-every", 2), ranks=1)
+    one, moved = (
+        [line["loss"] for line in read(tmp_path / run) if line["kind"] == "train"]
+        for run in ("one", "moved")
+    )
+    assert len(moved) == 4
+    torch.testing.assert_close(torch.tensor(moved), torch.tensor(one), rtol=1e-4, atol=1e-3)
+
+
+def test_one_process_is_a_world_of_one(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.world("cpu") as world:
+        rows = torch.ones(2, 3)
+        assert (world.rank, world.size, world.is_first) == (0, 1, True)
+        assert distributed.gather(rows) is rows and distributed.gather_with_grad(rows) is rows
+        assert distributed.sum_with_grad(rows) is rows and distributed.mean(rows) is rows
+        assert distributed.any_rank(True, world.device) and distributed.broadcast(rows) is rows
+        twice = shuffle.encode_shuffled(lambda x: 2 * x, rows, torch.Generator())
+        assert torch.equal(twice, 2 * rows)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cpu"), distributed.world("cuda"):
+        pass
+
+
+def test_global_batch_norm_is_batch_norm_on_one_rank():
+    torch.manual_seed(0)
+    ours, theirs = GlobalBatchNorm(3), torch.nn.BatchNorm2d(3)
+    for _ in range(2):
+        images = torch.randn(4, 3, 5, 5)
+        torch.testing.assert_close(ours(images), theirs(images))
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "words"),
+    [
+        ({"batch_size": 30}, 4, "does not divide over 4 processes"),
+        ({"batch_size": 32, "accumulate": 3}, 2, "write a divisor of 16"),
+    ],
+)
+def test_batches_that_do_not_divide(changes, ranks, words):
+    import dataclasses
+
+    config = dataclasses.replace(preset("ressl_demo"), **changes)
+    assert isinstance(config, RunConfig)
+    with pytest.raises(UserError, match=words):
+        config.part_per_rank(ranks)
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_a_worker_that_dies_is_started_anew_and_the_run_goes_on(patches, tmp_path):
+    """torchrun with restarts: kill -9 one of two workers in the middle; the log has every step."""
+    out = tmp_path / "run"
+    argv = small_run(patches("train"), out, "--epochs", 4, "--save-every", 5)
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    agent = subprocess.Popen([sys.executable, *torchrun, *argv], env=environment)
+    while not any(line["step"] >= 7 for line in read(out)):
+        assert agent.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert agent.wait(timeout=300) == 0
+    steps = [line["step"] for line in read(out) if line["kind"] == "train"]
+    assert steps == list(range(1, 17))
+
+
+def test_slices_have_the_gradients_of_the_whole_batch(patches, tmp_path):
+    """Without batch norm a step of 4 slices is the step of one batch: mean of means, one queue."""
+    for slices in (1, 4):
+        words = (
+            "pretrain",
+            "mocov2_r50",
+            "--data",
+            patches("train"),
+            "--out",
+            tmp_path / f"{slices}",
+        )
+        words += ("--epochs", 1, "--batch-size", 64, "--accumulate", slices, "--log-every", 1)
+        words += ("--backbone", "vit_s16", "--image-px", 16, "--method.queue-size", 64)
+        words += ("--method.hidden", 32, "--method.out", 16, "--device", "cpu", "--threads", 1)
+        assert cli.call([str(word) for word in words]) == 0
+    one, four = (
+        [line["loss"] for line in read(tmp_path / f"{slices}") if line["kind"] == "train"]
+        for slices in (1, 4)
+    )
+    assert len(one) == 2
+    torch.testing.assert_close(torch.tensor(four), torch.tensor(one), rtol=1e-4, atol=1e-5)
+    states = [checkpoint.load_latest(tmp_path / f"{n}")["method"] for n in (1, 4)]
+    for key, value in states[0].items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-4, msg=key)

@@ -1,0 +1,220 @@
+"""What every method promises, checked on every file in training/methods."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import small_methods
+import torch
+from small_methods import make_batch, make_method, progress
+from torch import nn
+
+from fovea.pipeline import lookup
+from fovea.pipeline.errors import UserError
+from fovea.training import optim
+from fovea.training.config import METHODS, RunConfig
+from fovea.training.method import (
+    BatchShape,
+    ChecksBatch,
+    EditsGradients,
+    Method,
+    PairsSamples,
+    check_views,
+)
+
+NAMES = lookup.names(METHODS)
+
+
+def take_step(method: Method, optimizer: torch.optim.Optimizer, name: str, step: int) -> float:
+    """One step as the loop takes it."""
+    torch.manual_seed(step)
+    output = method.forward(make_batch(name, step), progress(step))
+    output.loss.backward()
+    if isinstance(method, EditsGradients):
+        method.after_backward(progress(step))
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    method.after_step(progress(step + 1))
+    return float(output.loss.detach())
+
+
+def optimizer_of(method: Any) -> torch.optim.Optimizer:
+    return optim.build(optim.OptimConfig(lr=0.05, scale_lr=False), method)
+
+
+def test_every_method_has_a_small_setting():
+    assert sorted(small_methods.SMALL) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name):
+    method = make_method(name)
+    wanted = {"forward", "after_step", *Method.__annotations__}
+    assert wanted == {name for name in wanted if hasattr(method, name)}
+    assert method.student.backbone.num_features == 256
+    assert small_methods.small_config(name).name == name
+    roles = lookup.load(METHODS, name).VIEWS
+    check_views(name, "made", list(make_batch(name, 0).views), roles)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_finite_and_only_the_student_has_gradients(name):
+    method = make_method(name)
+    output = method.forward(make_batch(name, 0), progress(0))
+    assert output.loss.shape == () and math.isfinite(output.loss.item())
+    assert all(value.shape == () and not value.requires_grad for value in output.logs.values())
+    output.loss.backward()
+    trained = {n for n, p in method.named_parameters() if p.requires_grad}
+    assert all(n.startswith("student.") for n in trained)
+    for parameter_name, parameter in method.named_parameters():
+        if parameter_name in trained:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), parameter_name
+        else:
+            assert parameter.grad is None, parameter_name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_lowers_the_loss_of_one_batch(name):
+    """The same images again and again: every objective can be fitted, so its loss must fall."""
+    method = make_method(name)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for step in range(8):
+        output = method.forward(make_batch(name, 0), progress(step // 4 + 4))
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(output.loss.item())
+    assert min(losses[4:]) < losses[0] - 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_restored_it_goes_on_bit_for_bit(name):
+    """A copy restored from a file after 5 of 9 steps computes the same losses and weights."""
+    method = make_method(name)
+    optimizer = optimizer_of(method)
+    for step in range(5):
+        take_step(method, optimizer, name, step)
+    file = io.BytesIO()
+    torch.save({"method": method.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    partners = method.partner_ids(progress(8)) if isinstance(method, PairsSamples) else None
+    straight = [take_step(method, optimizer, name, step) for step in range(5, 9)]
+
+    other = make_method(name, seed=1)
+    other_optimizer = optimizer_of(other)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    other.load_state_dict(state["method"])
+    other_optimizer.load_state_dict(state["optimizer"])
+    if isinstance(other, PairsSamples):
+        assert torch.equal(other.partner_ids(progress(8)), partners)
+    resumed = [take_step(other, other_optimizer, name, step) for step in range(5, 9)]
+
+    assert resumed == straight
+    for key, value in method.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, other.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if make_method(n).teacher is not None])
+def test_teacher_follows_by_ema_and_keeps_its_own_statistics(name):
+    method = make_method(name)
+    before = [p.clone() for p in method.teacher.parameters()]
+    optimizer = optimizer_of(method)
+    output = method.forward(make_batch(name, 0), progress(0))
+    output.loss.backward()
+    optimizer.step()
+    statistics = {n: b.clone() for n, b in method.teacher.named_buffers()}
+    method.after_step(progress(1))
+    student = [*method.student.backbone.parameters(), *method.student.projector.parameters()]
+    config = method.config
+    final = getattr(config, "final_momentum", config.momentum)
+    m = final - (final - config.momentum) * (1 + math.cos(math.pi / 12)) / 2
+    for old, new, source in zip(before, method.teacher.parameters(), student, strict=True):
+        torch.testing.assert_close(new, m * old + (1 - m) * source, rtol=1e-5, atol=1e-7)
+    for buffer_name, buffer in method.teacher.named_buffers():
+        assert torch.equal(buffer, statistics[buffer_name]), buffer_name
+    means = [b for n, b in method.teacher.named_buffers() if n.endswith("running_mean")]
+    assert any(bool(mean.abs().sum() > 0) for mean in means)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_json(name):
+    config = RunConfig(method=small_methods.small_config(name), recipe="ressl")
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_docstring(name):
+    """The command line shows them as help."""
+    import inspect
+
+    kind = lookup.load(METHODS, name).Config
+    source = "".join(inspect.getsource(c) for c in kind.__mro__ if c.__module__.startswith("fovea"))
+    lines = source.splitlines()
+    for field in dataclasses.fields(kind):
+        line = next(i for i, text in enumerate(lines) if text.startswith(f"    {field.name}:"))
+        assert lines[line + 1].strip().startswith('"""'), field.name
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "shape", "words"),
+    [
+        ("ressl", {"queue_size": 30}, BatchShape(8, 8), "method.queue_size=30"),
+        ("isd", {"queue_size": 12}, BatchShape(8, 8), "method.queue_size=12"),
+        ("mocov2", {"queue_size": 4}, BatchShape(8, 8), "method.queue_size=4"),
+        ("nnclr", {"queue_size": 9}, BatchShape(8, 8), "method.queue_size=9"),
+        ("relicv2", {"negatives": 10}, BatchShape(32, 8), "method.negatives=10"),
+        ("simclr", {}, BatchShape(1, 1), "2 or more"),
+    ],
+)
+def test_a_batch_that_will_not_do_is_refused(name, changes, shape, words):
+    method = make_method(name, **changes)
+    assert isinstance(method, ChecksBatch)
+    with pytest.raises(UserError, match=words):
+        method.check_batch(shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("ressl", {"teacher_temp": 0.2}, "the flatter"),
+        ("ressl", {"momentum": 1.1}, "momentum"),
+        ("byol", {"momentum": -0.1}, "momentum"),
+        ("relicv2", {"temp": 0.0}, "temp"),
+        ("dino", {"teacher_temp": 0.0}, "teacher_temp"),
+        ("adasim", {"window": 0}, "window"),
+        ("adasim", {"top_k": 1}, "top_k"),
+        ("adasim_simsiam", {"features": "teacher"}, "no teacher"),
+        ("swav", {"iterations": 0}, "iterations"),
+        ("supervised", {"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, changes, words):
+    with pytest.raises(UserError, match=words):
+        small_methods.small_config(name, **changes)
+
+
+def test_supervised_wants_labels():
+    facts = dataclasses.replace(small_methods.facts(), labels=np.full(4, -1), num_classes=0)
+    with pytest.raises(UserError, match="class"):
+        lookup.load(METHODS, "supervised").build(
+            small_methods.small_config("supervised"), nn.Identity(), facts
+        )
+
+
+@pytest.mark.parametrize(
+    ("views", "words"),
+    [
+        (["teacher"], "0 views called student"),
+        (["teacher", "student", "large0"], "no use for view 'large0'"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(views, words):
+    with pytest.raises(UserError, match=words):
+        check_views("ressl", "made", views, lookup.load(METHODS, "ressl").VIEWS)

@@ -1,0 +1,227 @@
+"""Kill a run, repeat the command, compare with a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from fovea.pipeline import lookup
+from fovea.pipeline.errors import UserError
+from fovea.tools import cli
+from fovea.training import checkpoint
+from fovea.training.config import METHODS
+from fovea.training.metrics import read
+
+RECIPES = {
+    "ressl": "ressl_32",
+    "isd": "isd",
+    "mocov2": "mocov2",
+    "relicv2": "relic",
+    "adasim": "adasim",
+    "adasim_simsiam": "adasim_simsiam",
+}
+SMALL_RESSL = ("--method.hidden", 32, "--method.out", 16, "--method.queue-size", 64)
+COMMON = ("--epochs", 2, "--batch-size", 32, "--log-every", 1, "--device", "cpu", "--threads", 1)
+TINY = ("--backbone", "resnet_tiny", "--stem", "small64", "--image-px", 16)
+
+
+def command(patches, out, *more, preset="ressl_demo"):
+    words = ("pretrain", preset, "--data", patches("train"), "--out", out, *COMMON, *TINY, *more)
+    return [str(word) for word in words]
+
+
+def losses(out):
+    """Step -> everything that a training line says, without what depends on the clock."""
+    clock = ("time_s", "images_per_s", "data_wait_frac")
+    lines = [line for line in read(out) if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def killed_at(argv, out, step):
+    """Run `argv` in a process of its own and kill -9 it once it has logged `step`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fovea.tools.cli", *argv], env=environment, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(line["step"] >= step for line in read(out)):
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.01)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("save_every", "kill_at"), [(1, 3), (3, 5), (100, 2)])
+def test_kill_9_and_the_same_command(patches, tmp_path, one_thread, save_every, kill_at):
+    more = (*SMALL_RESSL, "--save-every", save_every)
+    assert cli.call(command(patches, tmp_path / "straight", *more)) == 0
+    argv = command(patches, tmp_path / "killed", *more)
+    killed_at(argv, tmp_path / "killed", kill_at)
+    assert cli.call(argv) == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+    assert len(losses(tmp_path / "killed")) == 8
+
+
+class Killed(BaseException):
+    """Stands for kill -9 inside one process: nothing catches it, nothing is saved."""
+
+
+def die_after(monkeypatch, step):
+    from fovea.training import loop
+
+    true_optimize = loop.optimize
+
+    def optimize(run, batch):
+        if run.step == step:
+            raise Killed
+        return true_optimize(run, batch)
+
+    monkeypatch.setattr(loop, "optimize", optimize)
+
+
+@pytest.mark.parametrize("name", lookup.names(METHODS))
+def test_every_method_resumes_bit_for_bit(name, patches, tmp_path, one_thread, monkeypatch):
+    """All state is in the checkpoint or follows from the step: queue, cache, window, optimizer."""
+    preset = make_preset(monkeypatch, name)
+    argv = command(patches, tmp_path / "straight", "--save-every", 2, preset=preset)
+    assert cli.call(argv) == 0
+    argv[argv.index(str(tmp_path / "straight"))] = str(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        die_after(patch, 7)
+        with pytest.raises(Killed):
+            cli.call(argv)
+    wait_for(tmp_path / "killed", 6)
+    assert cli.call(argv) == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+    states = [checkpoint.load_latest(tmp_path / run)["method"] for run in ("killed", "straight")]
+    for key, value in states[0].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, states[1][key]), key
+
+
+def wait_for(out, step):
+    """The thread of a killed process would die too; here it may still be writing."""
+    deadline = time.monotonic() + 20
+    while not checkpoint.path_of(out, step).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def make_preset(monkeypatch, name):
+    """A preset of method `name`, as small as a test can afford."""
+    import dataclasses
+    import types
+
+    import small_methods
+
+    from fovea.training import presets
+    from fovea.training.config import RunConfig, preset
+    from fovea.training.optim import OptimConfig
+
+    config = dataclasses.replace(
+        preset("ressl_demo"),
+        method=small_methods.small_config(name),
+        recipe=RECIPES.get(name, name),
+        optim=OptimConfig(lr=0.1, warmup_epochs=0.5),
+    )
+    assert isinstance(config, RunConfig)
+    module = types.ModuleType("fovea.training.presets.made")
+    module.PRESET = config
+    monkeypatch.setattr(presets, "made", module, raising=False)
+    monkeypatch.setitem(sys.modules, "fovea.training.presets.made", module)
+    true_names = lookup.names
+    monkeypatch.setattr(
+        lookup,
+        "names",
+        lambda p: [*true_names(p), "made"] if p.endswith("presets") else true_names(p),
+    )
+    return "made"
+
+
+def test_accumulated_slices_give_the_same_queue_and_step_count(patches, tmp_path, one_thread):
+    """4 slices of 8 images are one step of 32: same order, same rates, same number of keys."""
+    for slices in (1, 4):
+        more = (*SMALL_RESSL, "--accumulate", slices, "--epochs", 1)
+        assert cli.call(command(patches, tmp_path / f"run{slices}", *more)) == 0
+    one, four = (losses(tmp_path / f"run{slices}") for slices in (1, 4))
+    assert [line["lr"] for line in one] == [line["lr"] for line in four] and len(one) == 4
+    states = [checkpoint.load_latest(tmp_path / f"run{n}") for n in (1, 4)]
+    assert states[0]["samples_seen"] == states[1]["samples_seen"] == 128
+    pointers = [s["method"]["queue._extra_state"]["pointer"] for s in states]
+    assert pointers == [0, 0]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(patches, tmp_path, capsys):
+    argv = command(patches, tmp_path / "run", *SMALL_RESSL, "--epochs", 1)
+    assert cli.call(argv) == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert cli.call(argv) == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    assert "done" in capsys.readouterr().out
+
+
+def test_another_configuration_or_other_data_is_refused(patches, tmp_path):
+    argv = command(patches, tmp_path / "run", *SMALL_RESSL, "--epochs", 1)
+    assert cli.call(argv) == 0
+    with pytest.raises(UserError, match=r"holds another run \(seed is 0 there and 7 here\)"):
+        cli.call([*argv, "--seed", "7"])
+    with pytest.raises(UserError, match=r"method\.student_temp"):
+        cli.call([*argv, "--method.student-temp", "0.2"])
+    argv[argv.index(str(patches("train")))] = str(patches("val"))
+    with pytest.raises(UserError, match="holds another run"):
+        cli.call(argv)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(patches, tmp_path, capsys, one_thread):
+    more = (*SMALL_RESSL, "--save-every", 2)
+    argv = command(patches, tmp_path / "run", *more)
+    assert cli.call(argv) == 0
+    wanted = losses(tmp_path / "run")
+    newest, before = (
+        checkpoint.path_of(tmp_path / "run", 8),
+        checkpoint.path_of(tmp_path / "run", 6),
+    )
+    newest.write_bytes(newest.read_bytes()[:-100])
+    capsys.readouterr()
+    assert cli.call(argv) == 0
+    said = capsys.readouterr()
+    assert "damaged" in said.err and "resuming at step 6" in said.out
+    assert losses(tmp_path / "run") == wanted and checkpoint.load(newest)["step"] == 8
+    for path in (newest, before):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="all 2 checkpoints are damaged"):
+        checkpoint.load_latest(tmp_path / "run", say=lambda _: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_exits_with_the_requeue_code(patches, tmp_path, one_thread, number):
+    argv = command(patches, tmp_path / "run", *SMALL_RESSL, "--epochs", 50, "--save-every", 1000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fovea.tools.cli", *argv], stdout=subprocess.PIPE, text=True
+    )
+    while not any(line["step"] >= 2 for line in read(tmp_path / "run")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "the same command goes on from here" in said
+    state = checkpoint.load_latest(tmp_path / "run")
+    assert state["step"] >= 2 and state["samples_seen"] == 32 * state["step"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == "ressl_demo"
