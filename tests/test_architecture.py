@@ -16,6 +16,7 @@ MAY_IMPORT = {
 }
 LINE_LIMIT = 400
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+AT_ROOT = {"hubconf.py"}  # torch.hub looks nowhere else
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
@@ -44,10 +45,14 @@ def test_every_package_is_listed() -> None:
     assert not loose, "folders with modules but without __init__.py"
 
 
+def test_nothing_else_lies_at_the_root() -> None:
+    assert {path.name for path in ROOT.glob("*.py")} == AT_ROOT
+
+
 def test_own_imports_carry_the_prefix() -> None:
     bare = {
         path: name
-        for path in SOURCES + TESTS
+        for path in [*SOURCES, *TESTS, ROOT / "hubconf.py"]
         for name in imported_modules(path)
         if name.split(".")[0] in FOLDERS
     }

@@ -50,8 +50,9 @@ def evaluate(args: Dense) -> int:
 
     from fovea.training.evaluation import dense
     from fovea.training.evaluation.results import Result
+    from fovea.training.initial import load_network
 
-    from .evaluate_session import Common, Session, load_network
+    from .evaluate_session import Common, Session
     from .progress import bar
 
     config = dense.DenseConfig(

@@ -83,6 +83,8 @@ class Session:
     @cached_property
     def backbone(self) -> nn.Module:
         """The evaluated network, without heads, in eval mode."""
+        from fovea.training.initial import load_network
+
         return load_network(self.args.run, self.args.branch)[0]
 
     @cached_property
@@ -189,28 +191,6 @@ class Session:
             print_rows(result)
             print(f"written to {path}")
         return 0
-
-
-def load_network(
-    run: Path, branch: Literal["student", "teacher"]
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone of a run, of one of its checkpoints, or of another project's checkpoint file.
-
-    Returns:
-        The backbone in eval mode, and the state it came from: of ours with "config" and "image_px".
-
-    Raises:
-        UserError: no checkpoint there, damaged, or without that branch.
-    """
-    from fovea.training import checkpoint, foreign
-
-    if run.is_dir() or not run.exists():
-        path = checkpoint.checkpoint_of(run)
-        return checkpoint.load_backbone(run, branch).eval(), checkpoint.load(path)
-    content = foreign.read(run)
-    if "method" in content and "config" in content:
-        return checkpoint.load_backbone(run, branch).eval(), content
-    return foreign.from_state(content, run, branch), {}
 
 
 def print_rows(result: Result) -> None:

@@ -73,45 +73,27 @@ def read_source(run: Path, branch: Literal["student", "teacher"], image_px: int 
         UserError: no checkpoint there, or no such branch in it.
     """
     from fovea.pipeline.views import IMAGENET_MEAN, IMAGENET_STD
+    from fovea.training.foreign import identify
+    from fovea.training.initial import load_network
 
-    from .evaluate_session import load_network
     from .export_formats import Source
     from .report_pictures import recipe_of
     from .report_run import find
 
     backbone, content = load_network(run, branch)
     config = content.get("config", {})
-    name = str(find(config, "backbone") or named(backbone))
+    name, stem = find(config, "backbone"), config.get("stem")
+    if not name:
+        name, stem = identify(backbone)
     recipe = recipe_of(str(config["recipe"])) if "recipe" in config else None
     return Source(
         backbone=backbone.eval(),
-        name=name,
-        stem=config.get("stem") or stem_of(backbone),
+        name=str(name),
+        stem=stem or "imagenet",
         image_px=image_px or int(content.get("image_px", 224)),
         mean=recipe.mean if recipe else IMAGENET_MEAN,
         std=recipe.std if recipe else IMAGENET_STD,
     )
-
-
-def named(backbone: object) -> str:
-    """Name of a backbone that `foreign.load` built, by its blocks and widths."""
-    from torchvision.models import ResNet
-
-    from fovea.training.foreign import BLOCKS_OF, VIT_WIDTHS
-
-    if isinstance(backbone, ResNet):
-        stages = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
-        blocks = tuple(len(stage) for stage in stages)
-        bottleneck = hasattr(backbone.layer1[0], "conv3")
-        width = backbone.layer1[0].conv1.out_channels // 64
-        return BLOCKS_OF[blocks][bottleneck] + (f"_w{width}" if width > 1 else "")
-    return VIT_WIDTHS[int(backbone.num_features)]  # type: ignore[attr-defined]
-
-
-def stem_of(backbone: object) -> Literal["imagenet", "small32"]:
-    """How the network begins."""
-    first = getattr(backbone, "conv1", None)
-    return "small32" if first is not None and first.kernel_size[0] == 3 else "imagenet"
 
 
 CARD = """---

@@ -176,11 +176,30 @@ class _VisionTransformer(tv.VisionTransformer):
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         positions: Tensor = self.encoder.pos_embedding
         side = self.image_size // self.patch_size
-        if grid == (side, side):
-            return positions
-        patches = positions[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-        resized = nn.functional.interpolate(patches, grid, mode="bicubic", antialias=False)
-        return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+        return positions if grid == (side, side) else resample_positions(positions, grid)
+
+
+def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Position embeddings (1, 1 + S * S, D), the class token's first, for another grid of patches.
+
+    Returns:
+        (1, 1 + rows * columns, D).
+    """
+    side = round((positions.shape[1] - 1) ** 0.5)
+    patches = positions[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    resized = nn.functional.interpolate(patches, grid, mode="bicubic", antialias=False)
+    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def with_positions_of(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with a ViT's position embeddings resampled to the grid of `backbone`."""
+    name = "encoder.pos_embedding"
+    if not isinstance(backbone, _VisionTransformer) or name not in state:
+        return state
+    side = backbone.image_size // backbone.patch_size
+    if state[name].shape[1] == 1 + side * side:
+        return state
+    return {**state, name: resample_positions(state[name], (side, side))}
 
 
 def _vit(image_px: int, *, width: int, heads: int) -> nn.Module:

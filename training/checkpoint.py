@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import disk_errors, whole_file, write_atomic
 
 from . import backbones
-from .config import RunConfig
+from .config import Branch, RunConfig
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -29,7 +29,6 @@ KEEP = 2
 CHUNK = 1 << 22
 
 State = dict[str, Any]
-Branch = Literal["student", "teacher"]
 
 
 def path_of(run: Path, step: int) -> Path:
@@ -139,7 +138,7 @@ def load_backbone(run_or_checkpoint: Path | str, branch: Branch = "student") -> 
 
 
 def fresh_backbone(run_or_checkpoint: Path | str) -> nn.Module:
-    """The same network with the weights that the run began with, from the run's seed."""
+    """The same network untrained, from the run's seed: what it began with, unless by ``--init``."""
     state = load(checkpoint_of(run_or_checkpoint))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(state["config"]["seed"])

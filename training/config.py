@@ -17,6 +17,7 @@ from .optim import OptimConfig
 METHODS = "fovea.training.methods"
 PRESETS = "fovea.training.presets"
 
+Branch = Literal["student", "teacher"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -36,6 +37,10 @@ class RunConfig:
     """Network: resnet18 ... resnet200, resnet50_w2, resnet_tiny, vit_s16, timm:NAME, ..."""
     stem: Stem = "imagenet"
     """First layers of a ResNet: imagenet, small32 or small64."""
+    init: str = ""
+    """Weights to start from: a run, or a checkpoint of SwAV, DINO, MoCo, torchvision or timm."""
+    init_branch: Branch = "student"
+    """Which network of --init, where it holds two; both networks of this run begin with it."""
     epochs: int = 200
     """Passes over the data."""
     batch_size: int = 256
@@ -109,6 +114,12 @@ class RunConfig:
         optim = _made(OptimConfig, settings.pop("optim"), "optim.")
         settings |= {"method": _made(kind, method, "method."), "optim": optim}
         return _made(cls, settings, "")
+
+
+def as_written_now(plain: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that an older version wrote: settings added since have their defaults."""
+    fields = dataclasses.fields(RunConfig)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} | plain
 
 
 def preset(name: str) -> RunConfig:

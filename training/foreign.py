@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from fovea.pipeline.errors import UserError
 
 from . import backbones
+from .config import Branch
 
 State = dict[str, Tensor]
-Branch = Literal["student", "teacher"]
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
 BRANCHES = {
@@ -31,6 +33,8 @@ BRANCHES = {
 RESNET_FIRST = "layer1.0.conv1.weight"
 VIT_FIRST = "patch_embed.proj.weight"
 TORCHVISION_VIT_FIRST = "conv_proj.weight"
+FIRSTS = (RESNET_FIRST, VIT_FIRST, TORCHVISION_VIT_FIRST)
+COUNTER = "num_batches_tracked"
 BLOCKS_OF: dict[tuple[int, ...], tuple[str, str]] = {
     (2, 2, 2, 2): ("resnet18", "resnet18"),
     (3, 4, 6, 3): ("resnet34", "resnet50"),  # basic blocks, bottlenecks
@@ -91,9 +95,59 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def backbone_state(state: State, branch: Branch) -> State:
-    """The weights of one backbone, prefixes stripped: keys begin with conv1, layer1, blocks, ..."""
-    firsts = (RESNET_FIRST, VIT_FIRST, TORCHVISION_VIT_FIRST)
+def weights_for(backbone: nn.Module, content: dict[str, Any], branch: Branch) -> State:
+    """Those of a file's weights that `backbone`, any network whose names it uses, may take.
+
+    Position embeddings of a ViT are resampled to its grid. Whether they fit says `misfit`.
+
+    Args:
+        content: as `read` gives it.
+    """
+    own = max((name for name, _ in backbone.named_parameters()), key=len)  # longest: nobody else's
+    state = backbone_state(_tensors(content, branch), branch, (own, *FIRSTS))
+    if VIT_FIRST in state and VIT_FIRST not in backbone.state_dict():
+        state = vit_to_torchvision(state)
+    return backbones.with_positions_of(backbone, state)
+
+
+def misfit(backbone: nn.Module, state: State) -> str:
+    """The first of the backbone's weights that `state` lacks or has in another shape; or nothing.
+
+    What the backbone does not have (heads) does not matter.
+    """
+    wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith(COUNTER)}
+    missing = [key for key in wanted if key not in state]
+    if missing:
+        return f"{missing[0]} is missing ({len(missing)} such)"
+    wrong = [key for key, value in wanted.items() if value.shape != state[key].shape]
+    if not wrong:
+        return ""
+    there, here = tuple(state[wrong[0]].shape), tuple(wanted[wrong[0]].shape)
+    return f"{wrong[0]} has shape {there}, not {here}"
+
+
+def take(backbone: nn.Module, state: State) -> None:
+    """Load what fits; counters of batches, which some files leave out, stay as they are."""
+    backbone.load_state_dict({k: state.get(k, v) for k, v in backbone.state_dict().items()})
+
+
+def identify(backbone: nn.Module) -> tuple[str, backbones.Stem]:
+    """Name and stem of a network that `load` built, by its blocks and widths."""
+    if not isinstance(backbone, ResNet):
+        return VIT_WIDTHS[int(backbone.num_features)], "imagenet"  # type: ignore[arg-type]
+    stages = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+    name = BLOCKS_OF[tuple(len(stage) for stage in stages)][hasattr(stages[0][0], "conv3")]
+    width = backbone.conv1.out_channels // 64
+    stem: backbones.Stem = "small32" if backbone.conv1.kernel_size[0] == 3 else "imagenet"
+    return name + (f"_w{width}" if width > 1 else ""), stem
+
+
+def backbone_state(state: State, branch: Branch, firsts: Sequence[str] = FIRSTS) -> State:
+    """The weights of one backbone, prefixes stripped: keys begin with conv1, layer1, blocks, ...
+
+    Args:
+        firsts: names of a weight by which a backbone is recognised.
+    """
     prefixes = [key.removesuffix(f) for key in state for f in firsts if key.endswith(f)]
     if not prefixes:
         return state
@@ -150,15 +204,10 @@ def _vit(state: State, path: Path) -> nn.Module:
 
 
 def _loaded(backbone: nn.Module, state: State, path: Path) -> nn.Module:
-    """`backbone` with all its weights from `state`; what it does not have (heads) is ignored."""
-    wanted = backbone.state_dict()
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    if missing:
-        raise UserError(f"{path}: {missing[0]} is missing ({len(missing)} such): damaged?")
-    wrong = [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
+    wrong = misfit(backbone, state)
     if wrong:
-        raise UserError(f"{path}: {wrong[0]} has shape {tuple(state[wrong[0]].shape)}")
-    backbone.load_state_dict({k: state.get(k, v) for k, v in wanted.items()})
+        raise UserError(f"{path}: {wrong}: is the file whole?")
+    take(backbone, state)
     return backbone
 
 

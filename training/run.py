@@ -19,8 +19,8 @@ from fovea.pipeline.loader import Loader
 from fovea.pipeline.store import MaskSet, ShardSet
 from fovea.pipeline.views import ViewRecipe
 
-from . import backbones, batchnorm, checkpoint, optim
-from .config import METHODS, RunConfig, difference
+from . import backbones, batchnorm, checkpoint, initial, optim
+from .config import METHODS, RunConfig, as_written_now, difference
 from .distributed import World, distribute
 from .heads import Encoder
 from .method import (
@@ -77,7 +77,8 @@ class Run:
         module = lookup.load(METHODS, config.method.name)
         check_views(config.method.name, config.recipe, list(self.recipe.views), module.VIEWS)
         self.facts = _facts(self.data)
-        self.method = self._build(module)
+        saved = checkpoint.load_latest(options.out)
+        self.method = self._build(module, fresh=saved is None)
         if isinstance(self.method, ChecksBatch):
             self.method.check_batch(BatchShape(config.batch_size, self.part_size * world.size))
         if self.recipe.needs_partner != isinstance(self.method, PairsSamples):
@@ -100,7 +101,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(
             world.device.type, enabled=self.precision is torch.float16
         )
-        self.restore(checkpoint.load_latest(options.out))
+        self.restore(saved)
         self.model = self._wrap()
 
     @property
@@ -156,7 +157,7 @@ class Run:
         """
         if state is None:
             return
-        other = difference(state["config"], self.config.to_json())
+        other = difference(as_written_now(state["config"]), self.config.to_json())
         if other or state["data_checksum"] != self.data.manifest.checksum:
             raise UserError(
                 f"{self.options.out} holds checkpoints of another run "
@@ -193,18 +194,20 @@ class Run:
             )
         return MaskSet.open(self.options.masks, self.data)
 
-    def _build(self, module: Any) -> Method:  # noqa: ANN401 (a module found by name)
-        torch.manual_seed(self.config.seed)
-        backbone = backbones.build(
-            self.config.backbone, stem=self.config.stem, image_px=self.image_px
-        )
-        method: nn.Module = module.build(self.config.method, backbone, self.facts)
-        if self.config.sync_bn:
+    def _build(self, module: Any, *, fresh: bool) -> Method:  # noqa: ANN401 (found by name)
+        """The method; a fresh one starts from ``--init``, which a resumed one need not have."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        backbone = backbones.build(config.backbone, stem=config.stem, image_px=self.image_px)
+        if config.init and fresh:
+            initial.start_from(backbone, Path(config.init), config.init_branch)
+        method: nn.Module = module.build(config.method, backbone, self.facts)
+        if config.sync_bn:
             method = batchnorm.synchronise(method, self.world.device)
         for part in method.modules():
             if isinstance(part, Encoder):
                 part.precision = self.precision
-                if self.config.compile:
+                if config.compile:
                     part.backbone.compile()
         method.to(self.world.device).to(memory_format=torch.channels_last)
         return cast(Method, method)  # isinstance does not see submodules from Python 3.12 on
@@ -264,7 +267,11 @@ def claim(out: Path, config: RunConfig, data_checksum: str, notes: dict[str, Any
         raise UserError(f"--out {out} is a file: give a folder")
     if path.exists():
         there = json.loads(path.read_text())
-        other = difference({name: there.get(name) for name in wanted}, wanted)
+        known = {
+            "config": as_written_now(there["config"]),
+            "data_checksum": there["data_checksum"],
+        }
+        other = difference(known, wanted)
         if other:
             raise UserError(
                 f"{out} holds another run ({other.removeprefix('config.')}): give another --out"

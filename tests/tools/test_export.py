@@ -101,6 +101,33 @@ def test_hub_loads_it_in_a_fresh_process(tiny_run: Path, tmp_path: Path) -> None
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), want, rtol=1e-5, atol=1e-5)
 
 
+NOT_INSTALLED = "sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]\n"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_hub_loads_a_run_from_a_checkout(tiny_run: Path, tmp_path: Path, installed: bool) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    torch.save(images, tmp_path / "images.pt")
+    code = (
+        f"import sys\n{'' if installed else NOT_INSTALLED}"
+        "import torch; root, run, images, out = sys.argv[1:]\n"
+        "def load(branch):\n"
+        "    return torch.hub.load(root, 'backbone', run, branch, source='local')\n"
+        "images = torch.load(images)\n"
+        "with torch.inference_mode():\n"
+        "    torch.save([load(b)(images) for b in ('student', 'teacher')], out)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    files = [str(tmp_path / name) for name in ("images.pt", "out.pt")]
+    command = [sys.executable, "-c", code, str(root), str(tiny_run), *files]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    found = torch.load(tmp_path / "out.pt")
+    with torch.inference_mode():
+        for branch, got in zip(("student", "teacher"), found, strict=True):
+            want = load_backbone(tiny_run, branch)(images)  # type: ignore[arg-type]
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_safetensors_come_with_a_config_and_a_card(tiny_run: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
