@@ -28,6 +28,7 @@ from .errors import UserError
 from .executor import BadImages, Executor, Fault, Image, Pending, Work
 from .faults import Replacements
 from .feed import Feed
+from .parameters import ViewParameters
 from .store import MaskSet, ShardSet
 from .timing import Stopwatch
 from .transfer import InTransit, Transfer
@@ -37,6 +38,9 @@ I64 = npt.NDArray[np.int64]
 
 IN_FLIGHT = 2
 """Batches that an executor works on at once: the second fills the threads as the first drains."""
+DRAW_AHEAD = 1024
+"""Samples whose parameters are drawn in one go: the cost of numpy's calls does not grow with them,
+and while they hold the interpreter no thread of an executor gets on."""
 READERS = 4
 """Threads that read encoded images, so that a cold page cache has requests to merge."""
 
@@ -168,9 +172,10 @@ class Loader:
         batches = list(self._plan(epoch, samples_seen))
         self._announce(batches)
         try:
-            for ids in batches:
-                step = _Step(ids, self._faults.apply(ids), self._partners(ids), epoch)
-                started.append((step, self._submit(step)))
+            for ids, partners, drawn in self._drawn(batches, epoch):
+                step = _Step(ids, self._faults.apply(ids), partners, epoch)
+                unchanged = np.array_equal(step.ids, ids)
+                started.append((step, self._submit(step, drawn if unchanged else None)))
                 if len(started) == IN_FLIGHT:
                     yield self._finish(*started.popleft())
             while started:
@@ -205,28 +210,46 @@ class Loader:
             return None
         return ids.copy() if self.partner_ids is None else self.partner_ids[ids]
 
-    def _submit(self, step: _Step) -> Pending:
-        """Read, draw and hand over; what cannot be read at all is replaced here."""
+    def _drawn(
+        self, batches: list[I64], epoch: int
+    ) -> Iterator[tuple[I64, I64 | None, dict[str, ViewParameters]]]:
+        """Ids, partners and parameters of each batch."""
+        together = max(1, DRAW_AHEAD * self.world_size // self.batch_size)
+        for first in range(0, len(batches), together):
+            group = batches[first : first + together]
+            ids = np.concatenate(group)
+            partners = self._partners(ids)
+            drawn = self._draw(ids, partners, epoch)
+            start = 0
+            for batch in group:
+                rows = slice(start, start + len(batch))
+                of_batch = {name: view.rows(rows) for name, view in drawn.items()}
+                yield batch, None if partners is None else partners[rows], of_batch
+                start = rows.stop
+
+    def _submit(self, step: _Step, drawn: dict[str, ViewParameters] | None = None) -> Pending:
+        """Read, draw unless that is done, and hand over."""
         with self.stopwatch.of("read"):
             step.images = self._read_images(step.ids)
             if step.partners is not None:
                 step.partner_images = self._read_images(step.partners)
-        with self.stopwatch.of("draw"):
-            drawn = self._draw(step)
+        if drawn is None:
+            drawn = self._draw(step.ids, step.partners, step.epoch)
         with self.stopwatch.of("read"):
             masks = self._read_masks(step.ids, drawn)
         return self.executor.submit(Work(step.images, drawn, step.partner_images, masks))
 
-    def _draw(self, step: _Step) -> dict[str, parameters.ViewParameters]:
-        return parameters.draw(
-            self.recipe,
-            step.ids,
-            self._sizes(step.ids),
-            self.seed,
-            step.epoch,
-            partner_sizes=None if step.partners is None else self._sizes(step.partners),
-            coverage=None if self.masks is None else self.masks.samples["coverage"][step.ids],
-        )
+    def _draw(self, ids: I64, partners: I64 | None, epoch: int) -> dict[str, ViewParameters]:
+        with self.stopwatch.of("draw"):
+            return parameters.draw(
+                self.recipe,
+                ids,
+                self._sizes(ids),
+                self.seed,
+                epoch,
+                partner_sizes=None if partners is None else self._sizes(partners),
+                coverage=None if self.masks is None else self.masks.samples["coverage"][ids],
+            )
 
     def _sizes(self, ids: I64) -> I64:
         rows = self.data.samples[ids]
@@ -276,9 +299,7 @@ class Loader:
             self._faults.note(sample_id, str(error))
             return b""
 
-    def _read_masks(
-        self, ids: I64, drawn: dict[str, parameters.ViewParameters]
-    ) -> list[bytes | None] | None:
+    def _read_masks(self, ids: I64, drawn: dict[str, ViewParameters]) -> list[bytes | None] | None:
         """Masks of the samples whose background goes in some view; None for the others."""
         if self.masks is None:
             return None

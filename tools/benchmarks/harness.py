@@ -53,12 +53,10 @@ def take_turns(
     contestants: Mapping[str, Callable[[], int]],
     repeats: int,
     warm_up: bool = True,
-    prepare: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Rate]:
     """Run each contestant in turn, so that a slow minute of the machine hits all of them.
 
-    A contestant does its work once and returns how many items that was. `prepare` is called with
-    its name before the clock starts, e.g. to use up what it made while others had their turn.
+    A contestant does its work once and returns how many items that was.
     """
     if warm_up:
         for contestant in contestants.values():
@@ -67,7 +65,6 @@ def take_turns(
     costs: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, contestant in contestants.items():
-            prepare(name)
             cpu_s, start = cpu_seconds(), time.perf_counter()
             count = contestant()
             rates[name].append(count / (time.perf_counter() - start))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
@@ -71,7 +70,7 @@ class _Lightly(Dataset[list[Tensor]]):
 
 
 def spdl_batches(
-    data: ShardSet, recipe: ViewRecipe, batch_size: int, threads: int, stack: ExitStack
+    data: ShardSet, recipe: ViewRecipe, batch_size: int, threads: int
 ) -> Iterator[list[Tensor]]:
     """SPDL's thread pipeline around torchvision's decoder and tensor transforms.
 
@@ -102,5 +101,5 @@ def spdl_batches(
         .add_sink(SPDL_BUFFER)
         .build(num_threads=threads)
     )
-    stack.enter_context(pipeline.auto_stop())
-    yield from pipeline.get_iterator()
+    with pipeline.auto_stop():
+        yield from pipeline.get_iterator()

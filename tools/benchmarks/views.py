@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 import tyro
 
 from fovea.pipeline.engine import available_cores
 from fovea.pipeline.errors import UserError
 
 from . import harness
+from .apart import Apart, Endless
 
 if TYPE_CHECKING:
     from fovea.pipeline.store import MaskSet, ShardSet
@@ -54,53 +55,47 @@ class Args:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every contestant is given."""
+    """What every contestant is given; it travels to their processes."""
 
-    data: ShardSet
+    shards: Path
     recipe: ViewRecipe
-    masks: MaskSet | None
+    masks: Path | None
     batch_size: int
     cores: int
 
+    def open(self) -> tuple[ShardSet, MaskSet | None]:
+        """The images, and the masks if the recipe wants them."""
+        from fovea.pipeline.store import MaskSet, ShardSet
 
-READY = 3
-"""Batches that any contestant has ready, besides two a core (a DataLoader's default)."""
-
-Endless = Iterator[Any]
-"""Batches without end, epoch after epoch."""
+        data = ShardSet.open(self.shards)
+        return data, MaskSet.open(self.masks, data) if self.masks is not None else None
 
 
-def fovea_feed(setting: Setting, stack: ExitStack, kind: str = "host") -> Endless:
+def fovea_feed(setting: Setting, executor: Literal["host", "dali"]) -> Endless:
     """This library's loader."""
     from fovea.pipeline.loader import Loader
 
-    loader = stack.enter_context(
-        Loader(
-            setting.data,
-            setting.recipe,
-            batch_size=setting.batch_size,
-            seed=0,
-            masks=setting.masks,
-            executor="dali" if kind == "dali" else "host",
-            threads=setting.cores,
-        )
-    )
-    for epoch in count():
-        yield from loader.batches(epoch)
+    data, masks = setting.open()
+    with Loader(
+        data,
+        setting.recipe,
+        batch_size=setting.batch_size,
+        seed=0,
+        masks=masks,
+        executor=executor,
+        threads=setting.cores,
+    ) as loader:
+        for epoch in count():
+            yield from loader.batches(epoch)
 
 
-def torchvision_feed(setting: Setting, kind: Any) -> Endless:  # noqa: ANN401
+def torchvision_feed(setting: Setting, kind: Literal["tensor", "pillow"]) -> Endless:
     """torchvision's v2 transforms in a DataLoader, on tensors or on Pillow images."""
     from .torchvision_feed import loader_of
 
-    loader = loader_of(
-        setting.data,
-        setting.recipe,
-        setting.masks,
-        kind,
-        batch_size=setting.batch_size,
-        workers=setting.cores,
-    )
+    data, masks = setting.open()
+    size, workers = setting.batch_size, setting.cores
+    loader = loader_of(data, setting.recipe, masks, kind, batch_size=size, workers=workers)
     while True:
         yield from loader
 
@@ -109,55 +104,55 @@ def lightly_feed(setting: Setting) -> Endless:
     """lightly's transforms in a DataLoader."""
     from .peer_feeds import lightly_batches
 
-    loader = lightly_batches(setting.data, setting.recipe, setting.batch_size, setting.cores)
+    data, _ = setting.open()
+    loader = lightly_batches(data, setting.recipe, setting.batch_size, setting.cores)
     while True:
         yield from loader
 
 
-def spdl_feed(setting: Setting, stack: ExitStack) -> Endless:
+def spdl_feed(setting: Setting) -> Endless:
     """SPDL's thread pipeline around torchvision's decoder and tensor transforms."""
     from .peer_feeds import spdl_batches
 
-    return spdl_batches(setting.data, setting.recipe, setting.batch_size, setting.cores, stack)
+    data, _ = setting.open()
+    yield from spdl_batches(data, setting.recipe, setting.batch_size, setting.cores)
 
 
-def contestants(setting: Setting, stack: ExitStack) -> dict[str, Endless]:
+def contestants(setting: Setting) -> dict[str, Callable[[], Endless]]:
     """Every feed that this machine can run, by name."""
     feeds = {
-        "fovea": fovea_feed(setting, stack),
-        "fovea dali cpu": fovea_feed(setting, stack, "dali"),
-        "torchvision tensor": torchvision_feed(setting, "tensor"),
-        "torchvision pillow": torchvision_feed(setting, "pillow"),
+        "fovea": partial(fovea_feed, setting, "host"),
+        "fovea dali cpu": partial(fovea_feed, setting, "dali"),
+        "torchvision tensor": partial(torchvision_feed, setting, "tensor"),
+        "torchvision pillow": partial(torchvision_feed, setting, "pillow"),
     }
     if setting.masks is None and find_spec("lightly"):
-        feeds["lightly"] = lightly_feed(setting)
+        feeds["lightly"] = partial(lightly_feed, setting)
     if setting.masks is None and find_spec("spdl"):
-        feeds["spdl"] = spdl_feed(setting, stack)
+        feeds["spdl"] = partial(spdl_feed, setting)
     return feeds
 
 
 def run(args: Args) -> int:
     """Take turns and print rates and ratios."""
     from fovea.pipeline.recipe_files import find_recipe
-    from fovea.pipeline.store import MaskSet, ShardSet
 
-    data = ShardSet.open(args.shards)
-    masks = MaskSet.open(args.masks, data) if args.masks is not None else None
     cores = args.cores or available_cores()
     recipe = find_recipe(args.recipe)
-    setting = Setting(data, recipe, masks if recipe.needs_mask else None, args.batch_size, cores)
+    masks = args.masks if recipe.needs_mask else None
+    setting = Setting(args.shards, recipe, masks, args.batch_size, cores)
+    data, _ = setting.open()
     if args.batch_size > len(data):
         raise UserError(f"--batch-size {args.batch_size}: {args.shards} has {len(data)} images")
-    torch.set_num_threads(1)
+    feeds = contestants(setting)
+    if unknown := set(args.only) - set(feeds):
+        raise UserError(f"--only {' '.join(unknown)}: have {', '.join(feeds)}")
     with ExitStack() as stack:
-        feeds = contestants(setting, stack)
-        if unknown := set(args.only) - set(feeds):
-            raise UserError(f"--only {' '.join(unknown)}: have {', '.join(feeds)}")
-        chosen = {name: feeds[name] for name in args.only or feeds}
-        turns = {name: _turn(feed, args) for name, feed in chosen.items()}
-        rates = harness.take_turns(
-            turns, args.repeats, prepare=lambda name: _use_up(chosen[name], cores)
-        )
+        turns = {
+            name: _turn(stack.enter_context(Apart(name, feeds[name])), args)
+            for name in args.only or feeds
+        }
+        rates = harness.take_turns(turns, args.repeats)
     figures = {
         "recipe": recipe.name,
         "views": {name: spec.size_px for name, spec in recipe.views.items()},
@@ -175,18 +170,10 @@ def run(args: Args) -> int:
     return 0
 
 
-def _use_up(feed: Endless, cores: int) -> None:
-    """Take the batches that stood ready, and let the others finish theirs meanwhile."""
-    for _ in islice(feed, READY + 2 * cores):
-        pass
-
-
-def _turn(feed: Endless, args: Args) -> Callable[[], int]:
+def _turn(feed: Apart, args: Args) -> Callable[[], int]:
     def turn() -> int:
-        done = sum(1 for _ in islice(feed, args.batches))
-        if done < args.batches:
-            raise RuntimeError("a contestant stopped early")
-        return done * args.batch_size
+        feed.take(args.batches)
+        return args.batches * args.batch_size
 
     return turn
 
