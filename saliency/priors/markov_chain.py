@@ -13,10 +13,12 @@ from ..picture import Picture
 from ..regions import Bools, Regions, stretch
 from ..superpixels import Floats
 
-COUNT, COMPACTNESS = 250, 30.0
+COUNT, COMPACTNESS = 250, 20.0
 SHARPNESS = 10.0  # 1 / sigma^2 of eq. 6, of distances stretched to [0, 1]
 LEAK = 1e-5  # added to every weight, so that each region can reach the border
 MIDDLING = 2.0  # a map whose `middle_score` reaches this is reweighted
+LONE_DEGREE = 1.1  # regions with a lower degree, their own step of 1 included, are left out
+LIT = 0.3  # a region left out is salient where a neighbour is above this
 
 Doubles = NDArray[np.float64]
 
@@ -37,17 +39,32 @@ def saliency(picture: Picture) -> Floats:
         With transition matrix Q between regions and absorbing copies of the border regions, the
         times are y = (I - Q)^-1 1 (eqs. 2 to 4). Large smooth regions hold a walk for long whether
         salient or not; where many regions come out middling, the walk's steps are weighted by the
-        inverse of the equilibrium distribution (eqs. 9 to 12).
+        inverse of the equilibrium distribution (eqs. 9 to 12). As in the authors' release, regions
+        of a colour of their own stay out of the chain and take over from their neighbours: a walk
+        that starts in one hardly leaves it, and would stretch all other times to nothing.
     """
     regions = picture.regions(COUNT, COMPACTNESS)
     weights = step_weights(regions)
-    border = regions.border()
-    transient, degree = transitions(regions, weights, border)
-    fundamental = np.linalg.inv(np.eye(len(regions)) - transient)
+    linked = weights.sum(axis=1) + 1 >= LONE_DEGREE
+    border = regions.border() & linked
+    if not border.any():
+        linked, border = np.ones(len(regions), bool), regions.border()
+    values = np.zeros(len(regions), np.float32)
+    values[linked] = absorbed_times(weights, border, linked)
+    lit = (regions.touches & (values > LIT)).any(axis=1)
+    values[~linked] = lit[~linked]
+    return picture.finish(regions.paint(values))
+
+
+def absorbed_times(weights: Doubles, border: Bools, linked: Bools) -> Floats:
+    """Times of the `linked` regions until absorption, stretched to [0, 1]."""
+    transient, degree = transitions(weights, border)
+    inside = np.ix_(linked, linked)
+    fundamental = np.linalg.inv(np.eye(int(linked.sum())) - transient[inside])
     times = stretch(fundamental.sum(axis=1))
     if middle_score(times) >= MIDDLING:
-        times = stretch(fundamental @ (1 / degree))
-    return picture.finish(regions.paint(times))
+        times = stretch(fundamental @ (1 / degree[linked]))
+    return times
 
 
 def step_weights(regions: Regions) -> Doubles:
@@ -60,12 +77,12 @@ def step_weights(regions: Regions) -> Doubles:
     return weights
 
 
-def transitions(regions: Regions, weights: Doubles, border: Bools) -> tuple[Doubles, Doubles]:
+def transitions(weights: Doubles, border: Bools) -> tuple[Doubles, Doubles]:
     """Transient part Q (N, N) of the transition matrix, and the degrees (N,) among regions.
 
     Each border region has an absorbing copy with the links of the original, and one to it.
     """
-    loops = weights + np.eye(len(regions))
+    loops = weights + np.eye(len(weights))
     absorbed = loops[:, border].sum(axis=1)
     row = loops.sum(axis=1) + absorbed
     return loops / row[:, None], loops.sum(axis=1)

@@ -13,7 +13,7 @@ from ..picture import Picture
 from ..regions import Bools, Regions, distances, geodesics, stretch
 from ..superpixels import Floats
 
-COUNT, COMPACTNESS = 200, 30.0
+COUNT, COMPACTNESS = 200, 20.0
 BORDER_PX = 8  # at 400 px
 GEODESIC_SIGMA = 5.0  # Lab units
 SMOOTH_SIGMA = 10.0  # Lab units

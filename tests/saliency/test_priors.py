@@ -89,6 +89,16 @@ def test_mirrored_picture_gives_nearly_the_mirrored_map(name: str) -> None:
     assert error.mean() < 0.03
 
 
+def test_markov_chain_is_not_dazzled_by_a_lone_patch() -> None:
+    """A walk hardly leaves a patch unlike all else; it must not flatten the times of the rest."""
+    rgb = np.random.default_rng(0).integers(90, 110, (150, 200, 3)).astype(np.uint8)
+    cv2.circle(rgb, (80, 75), 35, (135, 100, 100), -1)
+    disc_only = rgb[..., 0] == 135
+    rgb[60:73, 150:163] = (0, 255, 0)
+    got = saliency("markov_chain", rgb)
+    assert got[disc_only].mean() > 0.6 and got[~disc_only].mean() < 0.3
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_frame_is_background(name: str) -> None:
     rgb = cv2.copyMakeBorder(disc(), 8, 8, 8, 8, cv2.BORDER_CONSTANT, value=(255, 255, 255))
