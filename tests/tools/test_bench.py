@@ -122,3 +122,15 @@ def test_refuses(tiny_shards, options, words):
     options = [option.replace("SHARDS", str(tiny_shards["train"])) for option in options]
     with pytest.raises(UserError, match=words):
         call(["bench", *options])
+
+
+def test_neighbours_in_a_file_of_features(tmp_path):
+    words = ["bench", "knn", "--images", "3000", "--queries", "400", "--few", "10", "60"]
+    words += ["--width", "32", "--folder", str(tmp_path), "--out", str(tmp_path / "knn.json")]
+    assert call(words) == 0
+    found = json.loads((tmp_path / "knn.json").read_text())
+    assert [row["what"].split()[0] for row in found["rows"]] == ["10", "60", "400", "400"]
+    assert found["file_gb"] == round(3000 * 32 * 4 / 1e9, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["knn.json"], "the features are gone"
+    with pytest.raises(UserError, match="want a number and a larger one"):
+        call([*words, "--few", "5", "5"])

@@ -14,18 +14,16 @@ from torch import Tensor, nn
 from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
 
-from .. import ema
 from ..heads import Encoder, feature_width, mlp
-from ..method import BatchShape, DataFacts, MethodConfig, Progress, StepOutput, views_of
+from ..method import DataFacts, Progress, StepOutput, views_of
 from ..metrics import feature_std
-from ..queue import Queue, check_queue
-from ..shuffle import encode_keys
+from ..momentum import QueueConfig, QueueMethod
 
 VIEWS = {"teacher": (1, 1), "student": (1, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MethodConfig):
+class Config(QueueConfig):
     """ISD; the defaults are those of ResNet-50."""
 
     hidden: int = 4096
@@ -42,14 +40,11 @@ class Config(MethodConfig):
     """Temperature of the target."""
     momentum: float = 0.99
     """Of the teacher."""
-    shuffle_bn: bool = True
-    """Deal the teacher's batch over the ranks."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.student_temp <= 0 or self.teacher_temp <= 0:
             raise UserError("method.student_temp and method.teacher_temp: want above 0")
-        if not 0 <= self.momentum <= 1:
-            raise UserError(f"method.momentum={self.momentum}: want [0, 1]")
 
 
 def similarity_loss(
@@ -69,26 +64,21 @@ def similarity_loss(
     return F.kl_div(log_p, target, reduction="batchmean", log_target=True)
 
 
-class ISD(nn.Module):
+class ISD(QueueMethod):
     """See the module; the order of a step is ReSSL's."""
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
-        super().__init__()
-        self.config = config
         width = feature_width(backbone)
         out = config.out if config.projector else width
         projector = mlp(width, config.hidden, out) if config.projector else nn.Identity()
-        self.student = Encoder(backbone, projector, mlp(out, config.hidden, out))
-        self.teacher = ema.make_teacher(Encoder(backbone, projector))
-        self.queue = Queue(config.queue_size, out)
+        super().__init__(config, Encoder(backbone, projector, mlp(out, config.hidden, out)), out)
+        self.config = config
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss of one student view against one teacher view."""
         config = self.config
         query = F.normalize(self.student(views_of(batch, "student")[0]), dim=1)
-        key = encode_keys(
-            self.teacher, views_of(batch, "teacher")[0], progress, shuffle=self.config.shuffle_bn
-        )
+        key = self.keys(views_of(batch, "teacher")[0], progress)
         loss = similarity_loss(
             query,
             key,
@@ -98,15 +88,6 @@ class ISD(nn.Module):
         )
         self.queue.push(key)
         return StepOutput(loss, {"feature_std": feature_std(query)})
-
-    def after_step(self, progress: Progress) -> None:
-        """The teacher follows the student; the keys of this step enter the queue."""
-        ema.follow(self.teacher, self.student, self.config.momentum)
-        self.queue.commit()
-
-    def check_batch(self, batch: BatchShape) -> None:
-        """Batches must fill the queue evenly."""
-        check_queue(self.config.queue_size, batch.whole)
 
 
 def build(config: Config, backbone: nn.Module, data: DataFacts) -> ISD:

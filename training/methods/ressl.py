@@ -15,20 +15,18 @@ from torch import Tensor, nn
 from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
 
-from .. import ema
 from ..heads import Encoder, feature_width, mlp
-from ..method import BatchShape, DataFacts, MethodConfig, Progress, StepOutput, views_of
+from ..method import DataFacts, Progress, StepOutput, views_of
 from ..metrics import feature_std, flatness
-from ..queue import Queue, check_queue
+from ..momentum import QueueConfig, QueueMethod
 from ..schedule import ema_momentum
-from ..shuffle import encode_keys
 from .mocov2 import infonce_loss
 
 VIEWS = {"teacher": (1, 8), "student": (1, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MethodConfig):
+class Config(QueueConfig):
     """ReSSL; the defaults are the paper's for ImageNet."""
 
     hidden: int = 4096
@@ -39,8 +37,6 @@ class Config(MethodConfig):
     """Batch norm in the hidden layer."""
     predictor: bool = True
     """A second head on the student's projection."""
-    queue_size: int = 65536
-    """Past teacher embeddings to relate to; a multiple of the batch."""
     student_temp: float = 0.1
     """Temperature of the student's distribution."""
     teacher_temp: float = 0.03
@@ -55,6 +51,7 @@ class Config(MethodConfig):
     """Deal the teacher's batch over the ranks."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.teacher_temp <= self.student_temp:
             raise UserError(
                 f"method.teacher_temp={self.teacher_temp}: want above 0 and at most "
@@ -90,27 +87,22 @@ def relation_weight(epoch: float, infonce_epochs: float) -> float:
     return 1.0 if infonce_epochs == 0 else min(1.0, epoch / infonce_epochs)
 
 
-class ReSSL(nn.Module):
+class ReSSL(QueueMethod):
     """See the module; steps go student, teacher, loss against the queue as it was, enqueue."""
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
-        super().__init__()
-        self.config = config
         head = (config.hidden, config.out)
         projector = mlp(feature_width(backbone), *head, hidden_norm=config.head_norm)
         predictor = mlp(config.out, *head, hidden_norm=config.head_norm)
-        self.student = Encoder(backbone, projector, predictor if config.predictor else None)
-        self.teacher = ema.make_teacher(Encoder(backbone, projector))
-        self.queue = Queue(config.queue_size, config.out)
+        student = Encoder(backbone, projector, predictor if config.predictor else None)
+        super().__init__(config, student, config.out)
+        self.config = config
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss over all student views; one teacher view serves all of them, V serve one each."""
         config, queue = self.config, self.queue.rows
         queries = [F.normalize(self.student(view), dim=1) for view in views_of(batch, "student")]
-        keys = [
-            encode_keys(self.teacher, view, progress, shuffle=self.config.shuffle_bn)
-            for view in views_of(batch, "teacher")
-        ]
+        keys = [self.keys(view, progress) for view in views_of(batch, "teacher")]
         alpha = relation_weight(progress.epoch, config.infonce_epochs)
         relation = queries[0].new_zeros(())
         infonce = queries[0].new_zeros(())
@@ -133,16 +125,10 @@ class ReSSL(nn.Module):
             logs["infonce_loss"] = infonce.detach()
         return StepOutput(alpha * relation + (1 - alpha) * infonce, logs)
 
-    def after_step(self, progress: Progress) -> None:
-        """The teacher follows the student; the keys of this step enter the queue."""
+    def momentum(self, progress: Progress) -> float:
+        """A cosine from start to end."""
         config = self.config
-        momentum = ema_momentum(progress.fraction, config.momentum, config.final_momentum)
-        ema.follow(self.teacher, self.student, momentum)
-        self.queue.commit()
-
-    def check_batch(self, batch: BatchShape) -> None:
-        """Batches must fill the queue evenly."""
-        check_queue(self.config.queue_size, batch.whole)
+        return ema_momentum(progress.fraction, config.momentum, config.final_momentum)
 
 
 def build(config: Config, backbone: nn.Module, data: DataFacts) -> ReSSL:
