@@ -18,6 +18,7 @@ from .errors import UserError
 LOCK = ".lock"
 PARTIAL_SUFFIX = ".partial"
 SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2): start, do not wait
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 def sync_folder(folder: Path) -> None:
@@ -32,9 +33,8 @@ def sync_folder(folder: Path) -> None:
 def start_writing_back(descriptor: int) -> None:
     """Let the disk begin with what was written so far, so that a later fsync has little to wait for
     (Linux; elsewhere nothing happens, and fsync waits)."""
-    begin = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if begin is not None:
-        begin(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
 
 
 def partial_path(path: Path) -> Path:

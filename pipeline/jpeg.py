@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
 
 SOI = b"\xff\xd8"
@@ -16,6 +17,7 @@ COM = 0xFE
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15 without DHT, JPG, DAC
 STANDALONE = {0x01, *range(0xD0, 0xD8)}  # TEM, RST0 ... RST7
 SEGMENTS = {0xC4, 0xCC, 0xDB, SOS, DNL, 0xDD, COM, *range(0xE0, 0xF0)} | FRAMES
+FRAME_SIZE = struct.Struct(">HH")
 ORIENTATION_TAG = 0x0112
 LONG = 4  # TIFF field type
 SCAN_LIMIT = 1000  # a progressive file of more scans is an attack on the decoder's time
@@ -120,11 +122,11 @@ def _read_frame(marker: int, body: bytes, header: JpegHeader) -> None:
         raise JpegError("damaged: frame header too short")
     header.process = marker & 15
     header.precision_bits = body[0]
-    header.height, header.width = (int.from_bytes(body[at : at + 2], "big") for at in (1, 3))
+    header.height, header.width = FRAME_SIZE.unpack_from(body, 1)
     header.components = body[5]
-    header.component_ids = body[6 : 6 + 3 * body[5] : 3]
-    factors = (body[7 + 3 * index] for index in range(body[5]))
-    header.sampling = tuple((factor >> 4, factor & 15) for factor in factors)
+    stop = 6 + 3 * body[5]
+    header.component_ids = body[6:stop:3]
+    header.sampling = tuple([(factor >> 4, factor & 15) for factor in body[7:stop:3]])
 
 
 def exif_orientation(tiff: bytes) -> int:

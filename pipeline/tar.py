@@ -21,6 +21,8 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 NAME_LIMIT = 100
 WRITE_BACK_BYTES = 2 << 20
+SMALL_BYTES = 4096  # what is smaller is copied, and written with what follows,
+GATHERED_BYTES = 1 << 18  # unless so much is waiting
 LONG_NAME = b"././@LongLink\0"
 SIZE_LIMIT = 8**11  # bytes: eleven octal digits
 
@@ -34,20 +36,28 @@ class Member:
     size: int
 
 
-def header(name: str, size: int) -> bytes:
-    """The 512-byte header of a plain file (POSIX.1-1988 ustar)."""
-    raw = name.encode()
-    if len(raw) > NAME_LIMIT or not 0 <= size < SIZE_LIMIT:
-        raise ValueError(f"USTAR cannot hold {name!r} of {size} bytes")
+def _blank_header() -> tuple[bytes, int]:
+    """What all headers share, and the sum of its bytes."""
     block = bytearray(BLOCK)
-    block[0 : len(raw)] = raw
     block[100:124] = b"0000644\0" + b"0000000\0" * 2
-    block[124:148] = b"%011o\0" % size + b"00000000000\0"
+    block[136:148] = b"00000000000\0"
     block[148:156] = b" " * 8
     block[156:157] = b"0"
     block[257:265] = b"ustar\00000"
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    return bytes(block), sum(block)
+
+
+BLANK, BLANK_SUM = _blank_header()
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte header of a plain file (POSIX.1-1988 ustar)."""
+    raw, digits = name.encode(), b"%011o\0" % size
+    if len(raw) > NAME_LIMIT or not 0 <= size < SIZE_LIMIT:
+        raise ValueError(f"USTAR cannot hold {name!r} of {size} bytes")
+    checksum = b"%06o\0 " % (BLANK_SUM + sum(raw) + sum(digits))
+    start = raw.ljust(NAME_LIMIT, b"\0") + BLANK[100:124]
+    return start + digits + BLANK[136:148] + checksum + BLANK[156:]
 
 
 class TarWriter:
@@ -56,39 +66,51 @@ class TarWriter:
     def __init__(self, file: FileIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
-        self._given_to_disk = 0
+        self._written = self._given_to_disk = 0
+        self._small = bytearray()  # headers, labels and padding that wait for an image
         self.bytes = 0
         self.members: list[Member] = []
 
     def add(self, name: str, data: bytes) -> Member:
         """Append one file."""
         member = Member(name, self.bytes + BLOCK, len(data))
-        self._write([header(name, len(data)), data, bytes(-len(data) % BLOCK)])
+        padding = -len(data) % BLOCK
+        self._small += header(name, len(data))
+        if len(data) < SMALL_BYTES and len(self._small) < GATHERED_BYTES:
+            self._small += data
+        else:
+            self._write(data)
+        self._small += bytes(padding)
+        self.bytes += BLOCK + len(data) + padding
         self.members.append(member)
         return member
 
     def close(self) -> None:
         """Write the end of the archive; the file stays open."""
-        self._write([END])
+        self._small += END
+        self.bytes += len(END)
+        self._write(b"")
 
     @property
     def sha256(self) -> str:
-        """Checksum of what was written so far, hexadecimal."""
+        """Checksum of the closed tar, hexadecimal."""
         return self._hash.hexdigest()
 
-    def _write(self, parts: list[bytes]) -> None:
-        """One system call and no copy in between: sharding is as fast as memory is."""
+    def _write(self, data: bytes) -> None:
+        """One system call and no copy of `data`: sharding is as fast as memory is."""
+        parts = (self._small, data)
         total = sum(map(len, parts))
         if os.writev(self._file.fileno(), parts) != total:  # a full disk or a signal
-            self._file.seek(self.bytes)
+            self._file.seek(self._written)
             rest = memoryview(b"".join(parts))
             while rest:
                 rest = rest[self._file.write(rest) :]
         for part in parts:
             self._hash.update(part)
-        self.bytes += total
-        if self.bytes - self._given_to_disk >= WRITE_BACK_BYTES:
-            self._given_to_disk = self.bytes
+        self._small.clear()
+        self._written += total
+        if self._written - self._given_to_disk >= WRITE_BACK_BYTES:
+            self._given_to_disk = self._written
             start_writing_back(self._file.fileno())
 
 
