@@ -16,6 +16,7 @@ QUESTIONS = {
     "masks": "how good and how fast are saliency priors and networks, against ground truth?",
     "shard": "how fast is sharding, against tar, the decoder and other writers?",
     "evaluate": "how long do kNN and linear evaluation take, beside scikit-learn and lightly?",
+    "extract": "does feature extraction run at the rate of its loader or its network?",
     "knn": "exact neighbours among 1.28 million features on disk: memory and time",
     "step": "what does the loop cost beside the network, and a checkpoint beside the loop?",
     "neighbours": "AdaSim's memory at the size of ImageNet: bytes and time",

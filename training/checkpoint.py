@@ -166,6 +166,11 @@ class Saver:
         self._thread = threading.Thread(target=self._write, args=(copied,), name="checkpoint")
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a save is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self) -> None:
         """Return once the last save is on disk.
 

@@ -134,3 +134,14 @@ def test_neighbours_in_a_file_of_features(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["knn.json"], "the features are gone"
     with pytest.raises(UserError, match="want a number and a larger one"):
         call([*words, "--few", "5", "5"])
+
+
+def test_extraction_beside_loader_and_network(tiny_shards, tmp_path):
+    words = ["bench", "extract", str(tiny_shards["val"]), "--backbone", "resnet_tiny"]
+    words += ["--image-px", "32", "--repeats", "1", "--images", "20", "--device", "cpu"]
+    assert call([*words, "--out", str(tmp_path / "extract.json")]) == 0
+    rows = json.loads((tmp_path / "extract.json").read_text())["rows"]
+    assert [row["what"] for row in rows[:3]] == ["loader alone", "network alone", "extraction"]
+    load, compute, both = (row["images_per_s"] for row in rows[:3])
+    assert rows[3]["ratio"] == pytest.approx(both / min(load, compute), rel=0.02)
+    assert rows[4]["ratio"] == pytest.approx(both * (1 / load + 1 / compute), rel=0.02)

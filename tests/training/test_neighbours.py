@@ -166,6 +166,15 @@ def test_nearest_in_blocks_is_nearest_at_once(monkeypatch):
     assert (ids == ABSENT).all() and (values == 0).all()
 
 
+def test_half_precision_rows_are_converted_piece_by_piece(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    queries, rows = torch.randn(5, 8, generator=random), torch.randn(37, 8, generator=random)
+    for size in (4, 37, 1000):
+        monkeypatch.setattr(neighbours, "CONVERTED_ROWS", size)
+        found = neighbours.products(queries, rows.half())
+        torch.testing.assert_close(found, queries @ rows.half().float().T)
+
+
 def facts(labels):
     labels = np.asarray(labels, np.int64)
     return DataFacts(len(labels), int(labels.max()) + 1, labels)
