@@ -1,9 +1,10 @@
-"""Finished shards opened for reading: any sample by its number, straight from the mapped tar."""
+"""Finished shards opened for reading: any sample by its number, straight from its tar."""
 
 from __future__ import annotations
 
-import mmap
+import os
 import re
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,61 +22,95 @@ from .manifest import Manifest
 from .paths import parse_paths
 from .place import StorePlace
 from .remote import is_url
-from .tar import member_name
+from .tar import NAME_BYTES, member_name
+
+
+class _OpenTar:
+    """A tar that is open as long as anybody holds this object, evicted or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
 class Tars:
-    """The tars of a directory, each mapped at its first read; safe to share between threads."""
+    """The tars of a directory, each opened at its first read; safe to share between threads.
+
+    They are read, not mapped: a tar that is cut short under a running job would kill the process
+    that has it mapped, where a read just comes back short.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, cache: ShardCache | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
         self.cache = cache
-        self._views: dict[int, mmap.mmap] = {}
+        self._open: dict[int, _OpenTar] = {}
+        self._most = _files_to_keep_open(len(manifest.shards))
 
-    def view(self, shard: int) -> mmap.mmap:
-        """The mapped bytes of tar number `shard`.
+    def read(self, shard: int, start: int, length: int) -> bytes:
+        """Bytes of tar number `shard`.
 
         Raises:
-            UserError: it is missing or its size is not that of the manifest.
+            UserError: it is missing, or is not of the size that the manifest says.
         """
-        view = self._views.get(shard)
-        if view is None:
-            if self.cache is not None:
-                self._forget_evicted(self.cache)
-            view = self._views[shard] = self._map(shard)
-        return view
+        tar = self._open.get(shard) or self._opened(shard)
+        data = os.pread(tar.descriptor, length, start)
+        if len(data) != length:
+            self._open.pop(shard, None)  # it may be brought back
+            raise UserError(
+                f"{tar.path}: ends inside a sample; look with 'fovea verify {self.folder}'"
+            )
+        return data
+
+    def _opened(self, shard: int) -> _OpenTar:
+        if self.cache is not None:
+            self._forget_evicted(self.cache)
+        for oldest in list(self._open)[: max(0, len(self._open) - self._most + 1)]:
+            self._open.pop(oldest, None)
+        tar = self._open[shard] = self._find(shard)
+        return tar
 
     def _forget_evicted(self, cache: ShardCache) -> None:
         """Let go of tars that are no longer in the cache, or their disk space stays taken."""
-        for shard in list(self._views):
+        for shard in list(self._open):
             if not cache.has(shard):
-                self._views.pop(shard, None)
+                self._open.pop(shard, None)
 
-    def _map(self, shard: int) -> mmap.mmap:
+    def _find(self, shard: int) -> _OpenTar:
         info = self.manifest.shards[shard]
         path = self.folder / info.name if self.cache is None else self.cache.path(shard)
         try:
-            with open(path, "rb") as file:
-                view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (FileNotFoundError, ValueError):
+            tar = _OpenTar(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: missing; look with 'fovea verify {self.folder}'") from None
+        size = os.fstat(tar.descriptor).st_size
+        if size != info.bytes:
             raise UserError(
-                f"{path}: missing or empty; look with 'fovea verify {self.folder}'"
-            ) from None
-        if len(view) != info.bytes:
-            raise UserError(
-                f"{path}: {len(view)} bytes where the manifest says {info.bytes};"
+                f"{path}: {size} bytes where the manifest says {info.bytes};"
                 f" look with 'fovea verify {self.folder}'"
             )
-        return view
+        return tar
 
     def close(self) -> None:
-        """Unmap everything; a later read maps again."""
-        views, self._views = self._views, {}
-        for view in views.values():
-            view.close()
+        """Close everything; a later read opens again."""
+        self._open = {}
         if self.cache is not None:
             self.cache.close()
+
+
+def _files_to_keep_open(wanted: int) -> int:
+    """How many tars a set may hold open: all, if the system lets us; a quarter of what it allows
+    otherwise, because masks and the rest of the program open files, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted > soft // 4:
+        limit = 4 * wanted if hard == resource.RLIM_INFINITY else min(4 * wanted, hard)
+        soft = max(soft, limit)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, soft // 4)
 
 
 @dataclass(frozen=True)
@@ -121,14 +156,14 @@ class Samples:
     def read(self, sample_id: int) -> bytes:
         """Encoded bytes of sample `sample_id`, counted from 0."""
         row = self.samples[sample_id]
-        start = int(row["offset"])
-        return self.tars.view(int(row["shard"]))[start : start + int(row["length"])]
+        return self.tars.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
 
     def key_of(self, sample_id: int) -> str:
         """Key of a sample: the name of its tar member up to the first dot."""
         row = self.samples[sample_id]
-        name = member_name(self.tars.view(int(row["shard"])), int(row["offset"]))
-        return split_key(name)[0]
+        stop = int(row["offset"])
+        start = max(0, stop - NAME_BYTES)
+        return split_key(member_name(self.tars.read(int(row["shard"]), start, stop - start)))[0]
 
     def will_read(self, ids: NDArray[np.int64]) -> None:
         """Tell in which order samples will be read, so that remote shards are fetched ahead.
@@ -140,7 +175,7 @@ class Samples:
             self.tars.cache.will_read(self.samples["shard"][ids])
 
     def close(self) -> None:
-        """Unmap the tars."""
+        """Close the tars."""
         self.tars.close()
 
     def __exit__(

@@ -20,6 +20,7 @@ from .files import start_writing_back
 BLOCK = 512
 END = bytes(2 * BLOCK)
 NAME_LIMIT = 100
+NAME_BYTES = 3 * BLOCK  # a member's header and, before it, those of a GNU long name
 WRITE_BACK_BYTES = 2 << 20
 SMALL_BYTES = 4096  # what is smaller is copied, and written with what follows,
 GATHERED_BYTES = 1 << 18  # unless so much is waiting
@@ -172,10 +173,10 @@ def _number(field: bytes) -> int:
     return int(field.strip(b" \0") or b"0", 8)
 
 
-def member_name(view: mmap.mmap, offset: int) -> str:
-    """Name of the member whose data starts at `offset`, from the headers before it."""
-    name = _name(view[offset - BLOCK : offset])
-    before = view[max(0, offset - 3 * BLOCK) : offset - BLOCK]
+def member_name(headers: bytes) -> str:
+    """Name of a member from the `NAME_BYTES` (or fewer, at the start of a tar) before its data."""
+    name = _name(headers[-BLOCK:])
+    before = headers[:-BLOCK]
     if len(name) == NAME_LIMIT and before[: len(LONG_NAME)] == LONG_NAME:
         name = before[BLOCK:].rstrip(b"\0")  # GNU, a name of up to 511 bytes
     return name.decode("utf-8", "surrogateescape")
