@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Barrier, local
 from typing import Any, Literal
 
@@ -18,11 +19,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from . import colour, strong
+from . import colour, stacked, strong
 from .buffers import Buffers
 from .decode import DecodeError, decode_grey, decode_rgb
 from .executor import BadImages, Fault, Image, Pending, Work
 from .parameters import ViewParameters
+from .stacked import Stacks
 from .timing import Stopwatch
 from .views import ViewRecipe, ViewSpec
 
@@ -30,6 +32,8 @@ U8 = npt.NDArray[np.uint8]
 
 CHUNKS_PER_THREAD = 4
 """Pieces that a batch is cut into for each thread: few, because each costs a hand-over."""
+SMALLEST_STACK = 32
+"""Images below which a stack is not worth its calls; otherwise each thread gets one of a batch."""
 
 
 class HostExecutor:
@@ -59,16 +63,20 @@ class HostExecutor:
         self._buffers = Buffers(keep=(prefetch + 3) * len(recipe.views), pin=pin)
         self._pool = _start_threads(threads)
         self._views = [_View(name, spec, recipe, dtype) for name, spec in recipe.views.items()]
+        self._stacks = Stacks(recipe) if stacked.fits(recipe) else None
 
     def submit(self, work: Work) -> Pending:
         """Start on a batch; see `executor.Executor`."""
         batch = len(work.images)
         out = {v.name: self._buffers.take(batch, v.spec.size_px, self.dtype) for v in self._views}
-        chunk = max(1, -(-batch // (self._threads * CHUNKS_PER_THREAD)))
-        tasks = [
-            self._pool.submit(self._chunk, work, out, range(start, min(start + chunk, batch)))
-            for start in range(0, batch, chunk)
-        ]
+        if self._stacks is not None and self._stacks.suit(work.parameters):
+            make = partial(self._stack, self._stacks)
+            chunk = max(SMALLEST_STACK, -(-batch // self._threads))
+        else:
+            make = self._chunk
+            chunk = max(1, -(-batch // (self._threads * CHUNKS_PER_THREAD)))
+        pieces = [range(at, min(at + chunk, batch)) for at in range(0, batch, chunk)]
+        tasks = [self._pool.submit(make, work, out, rows) for rows in pieces]
         return lambda: _collect(tasks, out)
 
     def close(self) -> None:
@@ -77,7 +85,8 @@ class HostExecutor:
 
     def _chunk(self, work: Work, out: dict[str, Tensor], rows: range) -> dict[int, Fault]:
         """Make the views of some rows; returns what is wrong with those that cannot be made."""
-        amounts = {name: _Amounts.of(drawn, rows) for name, drawn in work.parameters.items()}
+        drawn = _rows_of(work.parameters, slice(rows.start, rows.stop))
+        amounts = {name: _Amounts.of(view) for name, view in drawn.items()}
         bad = {}
         for row in rows:
             here = {name: column[row - rows.start] for name, column in amounts.items()}
@@ -86,31 +95,83 @@ class HostExecutor:
                 bad[row] = fault
         return bad
 
+    def _stack(
+        self, stacks: Stacks, work: Work, out: dict[str, Tensor], rows: range
+    ) -> dict[int, Fault]:
+        """`_chunk` for small images: those of one size all at once."""
+        start = time.perf_counter()
+        drawn = _rows_of(work.parameters, slice(rows.start, rows.stop))
+        masked = np.any([view.mask for view in drawn.values()], axis=0).tolist()
+        opened = {row: _open(work, row, with_mask=masked[row - rows.start]) for row in rows}
+        if bad := {row: fault for row, fault in opened.items() if isinstance(fault, Fault)}:
+            return bad
+        good = [one for one in opened.values() if isinstance(one, _Opened)]
+        decoded = time.perf_counter()
+        groups = stacks.groups([one.sources for one in good], drawn)
+        for index in groups.pop((), []):
+            row = rows[index]
+            bad |= self._chunk(work, out, range(row, row + 1))
+        for group in groups.values():
+            images = [good[index].sources for index in group]
+            masks = [good[index].mask for index in group] if any(masked) else None
+            all_of_them = len(group) == len(rows)
+            part = {name: view[rows.start : rows.stop] for name, view in out.items()}
+            views = part if all_of_them else {n: v[: len(group)].clone() for n, v in part.items()}
+            stacks.render(images, masks, _rows_of(drawn, np.array(group)), views)
+            if not all_of_them:
+                for name, view in views.items():
+                    part[name].index_copy_(0, torch.tensor(group), view)
+        self.stopwatch.add("decode", decoded - start, len(rows))
+        self.stopwatch.add("augment", time.perf_counter() - decoded, len(rows))
+        return bad
+
     def _row(
         self, work: Work, out: dict[str, Tensor], row: int, amounts: dict[str, _Amounts]
     ) -> Fault | None:
-        part: Literal["image", "partner", "mask"] = "image"
-        try:
-            start = time.perf_counter()
-            image = _pixels(work.images[row])
-            sources = {"self": image}
-            if work.partner_images is not None:
-                part = "partner"
-                sources["partner"] = _pixels(work.partner_images[row])
-            mask, part = None, "mask"
-            if work.masks is not None and any(a.mask for a in amounts.values()):
-                mask = _binary_mask(work.masks[row], image)
-            decoded = time.perf_counter()
-            for view in self._views:
-                part = "image" if view.spec.source == "self" else "partner"
-                view.render(
-                    sources[view.spec.source], mask, amounts[view.name], out[view.name][row]
-                )
-            self.stopwatch.add("decode", decoded - start)
-            self.stopwatch.add("augment", time.perf_counter() - decoded)
-        except (DecodeError, cv2.error, ValueError) as error:
-            return Fault(part, str(error))
+        start = time.perf_counter()
+        opened = _open(work, row, with_mask=any(a.mask for a in amounts.values()))
+        if isinstance(opened, Fault):
+            return opened
+        decoded = time.perf_counter()
+        for view in self._views:
+            source = view.spec.source
+            try:
+                image = opened.sources[source]
+                view.render(image, opened.mask, amounts[view.name], out[view.name][row])
+            except (cv2.error, ValueError) as error:
+                return Fault("image" if source == "self" else "partner", str(error))
+        self.stopwatch.add("decode", decoded - start)
+        self.stopwatch.add("augment", time.perf_counter() - decoded)
         return None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The decoded images of one row."""
+
+    sources: dict[str, U8]
+    mask: U8 | None
+
+
+def _rows_of(
+    drawn: dict[str, ViewParameters], rows: slice | npt.NDArray[np.intp]
+) -> dict[str, ViewParameters]:
+    return {name: view.rows(rows) for name, view in drawn.items()}
+
+
+def _open(work: Work, row: int, *, with_mask: bool) -> _Opened | Fault:
+    part: Literal["image", "partner", "mask"] = "image"
+    try:
+        sources = {"self": _pixels(work.images[row])}
+        if work.partner_images is not None:
+            part = "partner"
+            sources["partner"] = _pixels(work.partner_images[row])
+        mask, part = None, "mask"
+        if work.masks is not None and with_mask:
+            mask = _binary_mask(work.masks[row], sources["self"])
+    except (DecodeError, cv2.error, ValueError) as error:
+        return Fault(part, str(error))
+    return _Opened(sources, mask)
 
 
 def _pixels(image: Image) -> U8:
@@ -164,9 +225,8 @@ class _Amounts:
     strong: list[tuple[int, float]]
 
     @staticmethod
-    def of(drawn: ViewParameters, rows: range) -> list[_Amounts]:
+    def of(part: ViewParameters) -> list[_Amounts]:
         """One for each row."""
-        part = drawn.rows(slice(rows.start, rows.stop))
         factors = zip(
             *(a.tolist() for a in (part.brightness, part.contrast, part.saturation, part.hue)),
             strict=True,
