@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from .errors import UserError
 from .listing import Listing, ListingBuilder
@@ -64,14 +65,28 @@ def _walk(
         return
     for entry in entries:
         name = prefix + entry.name
-        if entry.is_dir():
+        form = _form(entry)
+        if form == "folder":
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 builder.skip("hidden folder")
             else:
                 yield from _walk(Path(entry.path), name + "/", builder, (*parents, here))
-        elif not (entry.is_file() or entry.is_symlink()):
+        elif form == "device":
             builder.skip("device or socket")
         elif kind := skip_kind(entry.name):
             builder.skip(kind)
         else:
             yield name
+
+
+def _form(entry: os.DirEntry[str]) -> Literal["folder", "file", "device"]:
+    """What an entry is, links followed. A link to nothing or to itself is a file, so that it ends
+    in quarantine; a pipe or device would block whoever reads it, or never end."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+            return "file"
+    except OSError:
+        return "file"
+    return "device"

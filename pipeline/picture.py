@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .magic import describe
+
 SIDE_LIMIT_PX = 65500  # libjpeg's JPEG_MAX_DIMENSION
 STRIP_PX = 1 << 20  # deep pixels are reduced to 8 bits this many at a time
 
@@ -17,6 +19,7 @@ STRIP_PX = 1 << 20  # deep pixels are reduced to 8 bits this many at a time
 # Pillow, 16 where the codec keeps planes of its own. So a worker of any job stays below 500 MB.
 DEFAULT_SHARE = 1 / 2
 PIXEL_SHARE = {"WEBP": 3 / 8, "AVIF": 3 / 8, "JPEG2000": 3 / 8}
+PLANAR_TAG, BITS_TAG, SEPARATE = 284, 258, 2  # of TIFF
 
 # Formats of pictures only: others run programs (EPS), hold documents, or are guesses.
 FORMATS = (
@@ -75,6 +78,7 @@ def open_upright(
             image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
             name = image.format or "unknown format"
             limits.share(name).check(*image.size)
+            _refuse_deep_planes(image)
             if max_side_px:
                 image.draft(None, (2 * max_side_px, 2 * max_side_px))
             image.load()
@@ -85,10 +89,18 @@ def open_upright(
     except Image.DecompressionBombError as error:
         raise BadPicture(f"too large: {error}", type(error).__name__) from None
     except UnidentifiedImageError:
-        raise BadPicture("not an image of a known format", "UnidentifiedImageError") from None
+        raise BadPicture(describe(data), "UnidentifiedImageError") from None
     except Exception as error:  # Pillow raises a dozen types on damaged files
         cause = type(error).__name__
         raise BadPicture(f"damaged: {cause}: {error}", cause) from None
+
+
+def _refuse_deep_planes(image: Image.Image) -> None:
+    """Pillow reads an uncompressed TIFF of 16-bit planes as if they were of 8 bits, and says
+    nothing."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PLANAR_TAG) == SEPARATE and max(tags.get(BITS_TAG, (8,))) > 8:
+        raise BadPicture("TIFF of separate planes of over 8 bits", "NotSupported")
 
 
 def _formats() -> list[str]:

@@ -33,7 +33,7 @@ from .manifest import Manifest, ShardInfo
 from .place import Place
 from .remote import is_url
 from .repair import BadImage, Repaired, RepairOptions, repair
-from .sources import SourceReader, TooLarge
+from .sources import SourceReader, TooLarge, is_of_one_file
 from .stderr import native_stderr
 from .store import ShardSet
 from .tar import Member, TarWriter
@@ -205,14 +205,14 @@ class _ShardWriter:
         except (zlib.error, TooLarge) as error:
             self._set_aside(record, f"damaged archive member: {error}", type(error).__name__)
             return None
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            self._check_source()
-            self._set_aside(record, f"unreadable: {error.strerror}", type(error).__name__)
-            return None
         except OSError as error:
+            if is_of_one_file(error):
+                self._check_source()
+                self._set_aside(record, f"unreadable: {error.strerror}", type(error).__name__)
+                return None
             raise UserError(
                 f"{record.name}: cannot be read ({error}); check the source's disk or file server"
-                " and run the same command again"
+                " and run the same command again (or remove this file)"
             ) from error
         raw = record.codec in PIXEL_CODECS or record.container == PIXELS
         kind = "raw pixels" if raw else image.kind

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 import zlib
 from dataclasses import dataclass
@@ -31,7 +33,17 @@ from .webtars import list_webdataset, looks_like_webdataset
 
 ARCHIVE_SUFFIXES = (".tar", ".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 INFLATED_LIMIT = 1 << 30  # bytes of one unpacked file; more is a bomb
+# What is wrong with one file, where other errors are of its disk or file server.
+OF_ONE_FILE = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV,
+}  # fmt: skip
 READ_WAITS_S = (0.1, 1.0, 5.0)  # before reading again what the file system failed to give
+
+
+def is_of_one_file(error: OSError) -> bool:
+    """Whether an error of `SourceReader.read` says nothing about the files beside it."""
+    return isinstance(error, FileNotFoundError | PermissionError) or error.errno in OF_ONE_FILE
 
 
 class TooLarge(ValueError):
@@ -154,16 +166,15 @@ class SourceReader:
         What fails for a while (a busy file server) is tried again.
 
         Raises:
-            FileNotFoundError, PermissionError, IsADirectoryError: of this one file.
-            OSError: the file system does not give it.
+            OSError: the file system does not give it; see `is_of_one_file`.
             zlib.error, TooLarge: the archive's member is damaged or a bomb.
         """
         for wait_s in READ_WAITS_S:
             try:
                 return self._read(record)
-            except (FileNotFoundError, PermissionError, IsADirectoryError):
-                raise
-            except OSError:
+            except OSError as error:
+                if is_of_one_file(error):
+                    raise
                 time.sleep(wait_s)
         return self._read(record)
 
@@ -200,12 +211,15 @@ class SourceReader:
 
 
 def _read_file(path: str) -> bytes:
-    """All bytes of a file, with as few system calls as there can be."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """All bytes of a plain file, with as few system calls as there can be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENODEV, "not a plain file", path)
+        size = status.st_size
         data = os.read(descriptor, size + 1)
-        while len(data) < size or not size:  # over 2 GB, a pipe, or a slow file server
+        while len(data) < size:  # over 2 GB, or a slow file server
             more = os.read(descriptor, 1 << 24)
             if not more:
                 break

@@ -136,3 +136,29 @@ def test_random_trees(tree: dict[tuple[str, ...], set[str]], per_shard: int, see
                     assert folder.endswith(shards.class_names[label])
                 else:
                     assert folder == ""
+
+
+def test_pipes_devices_and_broken_links_never_block(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    (root / "folder.jpg").mkdir(parents=True)
+    (root / "folder.jpg" / "inside.jpg").write_bytes(JPEG)
+    (root / "good.jpg").write_bytes(JPEG)
+    os.mkfifo(root / "pipe.jpg")
+    links = {"a.jpg": "pipe.jpg", "b.jpg": "/dev/zero", "c.jpg": "c.jpg", "d.jpg": "nowhere"}
+    for name, target in links.items():
+        os.symlink(target, root / name)
+    listed = list_tree(root)
+    assert list(listed.all_names()) == ["c.jpg", "d.jpg", "folder.jpg/inside.jpg", "good.jpg"]
+    assert listed.skipped == {"device or socket": 3}
+    manifest = shard_images(str(root), tmp_path / "s", ShardOptions(), workers=0)
+    assert manifest.num_samples == 2 and manifest.totals["quarantined"] == 2
+
+
+def test_a_list_that_names_pipes_and_folders_never_blocks(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "good.jpg").write_bytes(JPEG)
+    (tmp_path / "list.csv").write_text("path\npipe.jpg\nfolder.jpg\ngood.jpg\n/dev/zero\n")
+    source = str(tmp_path / "list.csv")
+    manifest = shard_images(source, tmp_path / "s", ShardOptions(), workers=0)
+    assert manifest.num_samples == 1 and manifest.totals["quarantined"] == 3

@@ -230,3 +230,40 @@ def test_nonsense_options_are_refused() -> None:
     for wrong in ({"quality": 0}, {"background": 256}, {"max_side_px": -1}, {"max_pixels": 0}):
         with pytest.raises(UserError, match="want"):
             RepairOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"\xff\x0a rest", "JPEG XL"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\n <!DOCTYPE html>", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        (b"\0\0\xff\xd8\xff\xe0", "a JPEG behind 2 other bytes"),
+        (b"plain words", "not an image of a known format"),
+    ],
+)
+def test_the_reason_says_what_the_file_is(start: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        repair(start + bytes(99), OPTIONS)
+
+
+def test_twelve_bits_are_refused_by_name() -> None:
+    data = bytearray(saved(Image.fromarray(RAMP), "JPEG"))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(BadImage, match="a JPEG of a kind that no decoder here reads"):
+        repair(bytes(data), OPTIONS)
+
+
+@pytest.mark.parametrize("planar", ["separate", "contig"])
+def test_deep_tiff_planes_that_pillow_misreads_are_refused(planar: str) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    deep = RAMP.astype(np.uint16) * 257
+    buffer = io.BytesIO()
+    pixels = deep.transpose(2, 0, 1).copy() if planar == "separate" else deep
+    tifffile.imwrite(buffer, pixels, photometric="rgb", planarconfig=planar)
+    if planar == "contig":
+        assert close(repair(buffer.getvalue(), OPTIONS).data, RAMP, 6)
+    else:
+        with pytest.raises(BadImage, match="separate planes of over 8 bits"):
+            repair(buffer.getvalue(), OPTIONS)
