@@ -15,6 +15,8 @@ from torchvision.models import resnet
 
 from fovea.pipeline.errors import UserError
 
+from .graph_cues import CHANNELS, graph_cues
+
 Body = Literal["resnet18", "resnet34", "resnet50"]
 BODIES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
     "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
@@ -23,6 +25,7 @@ BODIES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CUES = 10
+LAB_UNIT = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class NetworkOptions:
     dilated: bool = False  # layers 3 and 4 keep the stride of layer 2 (bottlenecks only)
     decoder: int = 64  # channels of the summed features
     size_px: int = 432  # square side at which images enter
+    graph_side: int = 0  # patches a side of the ranking among the cues; 0 leaves it out
 
     def __post_init__(self) -> None:
         if self.body not in BODIES:
@@ -44,6 +48,8 @@ class NetworkOptions:
             raise UserError(f"--dilated needs resnet50, not {self.body}")
         if not 32 <= self.size_px <= 2048 or self.size_px % 16:
             raise UserError(f"size {self.size_px}: want a multiple of 16 from 32 to 2048 px")
+        if self.graph_side and not 4 <= self.graph_side <= 32:
+            raise UserError(f"graph side {self.graph_side}: want 0 or 4 to 32 patches")
 
 
 class SaliencyNetwork(nn.Module):
@@ -60,7 +66,8 @@ class SaliencyNetwork(nn.Module):
         self.body = _body(options)
         channels = _channels(self.body)
         stem = self.body.conv1.out_channels
-        self.cues = nn.Conv2d(CUES, stem, 7, stride=2, padding=3, bias=False)
+        cues = CUES + (CHANNELS if options.graph_side else 0)
+        self.cues = nn.Conv2d(cues, stem, 7, stride=2, padding=3, bias=False)
         self.lateral = nn.ModuleList(nn.Conv2d(c, options.decoder, 1) for c in (stem, *channels))
         self.smooth = nn.ModuleList(_smooth(options.decoder) for _ in range(5))
         self.logit = nn.Conv2d(options.decoder, 1, 1)
@@ -70,13 +77,24 @@ class SaliencyNetwork(nn.Module):
         body = self.body
         mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
         x = body.conv1((images - mean[:, None, None]) / std[:, None, None])
-        x = body.relu(body.bn1(x + self.cues(border_cues(images))))
+        x = body.relu(body.bn1(x + self.cues(self._see(images))))
         maps = [x]
         x = body.maxpool(x)
         for layer in (body.layer1, body.layer2, body.layer3, body.layer4):
             x = layer(x)
             maps.append(x)
         return self._decode(maps, images.shape[-2:])
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def _see(self, images: Tensor) -> Tensor:
+        """The cues in full precision, (B, C, H, W)."""
+        cues = border_cues(images)
+        if not self.options.graph_side:
+            return cues
+        ranks = graph_cues(cues[:, 3:6] * LAB_UNIT, self.options.graph_side)
+        wide = F.interpolate(ranks, images.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([cues, wide], dim=1)
 
     def _decode(self, maps: list[Tensor], size: torch.Size) -> Tensor:
         """Sum the maps from the coarsest to the finest, smoothing each sum."""
@@ -136,7 +154,7 @@ def border_cues(images: Tensor, samples: int = 16, band: float = 0.03) -> Tensor
     """(B, 10, H, W) of images (B, 3, H, W) in [0, 1]: y, x and radius in [-1, 1], Lab / 50, and
     the distance to the nearest colour of each border's samples, Lab / 50."""
     batch, _, height, width = images.shape
-    lab = rgb_to_lab(images) / 50
+    lab = rgb_to_lab(images) / LAB_UNIT
     coarse = F.interpolate(lab, (max(2, height // 4), max(2, width // 4)), mode="area")
     depth = max(1, round(band * min(height, width)))
     strips = (lab[:, :, :depth], lab[:, :, -depth:], lab[..., :depth], lab[..., -depth:])

@@ -16,6 +16,7 @@ from .regions import Regions
 from .superpixels import Floats, slic
 
 MIN_SIDE_PX = 16
+PLAIN_LEVELS = 2.5  # of 255: pictures whose colours differ by less have nothing that stands out
 
 
 class PriorFailed(ArithmeticError):
@@ -86,6 +87,12 @@ class Picture:
     def scales(self) -> list[Regions]:
         """Superpixels of the coarse picture at each of the setting's scales."""
         return [_cut(*self.coarse, *scale) for scale in self.setting.scales]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the picture is of one colour, so that a prior could only show its own bias."""
+        flat = self.rgb.reshape(-1, 3)
+        return bool(255 * np.ptp(flat, axis=0).max() < PLAIN_LEVELS)
 
     @property
     def pixels_per_px(self) -> float:

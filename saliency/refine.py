@@ -28,6 +28,7 @@ from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import write_atomic
 
 from . import crf
+from .fusion import FUSED, fuse
 from .losses import refinement_loss, to_levels, update_average
 from .network import NetworkOptions, SaliencyNetwork
 from .weights import load_body, save_network
@@ -55,7 +56,11 @@ class RefineOptions:
     fusion_beta2: float = 4.0
     batch_size: int = 10
     cosine: bool = False  # the learning rate falls to 0 within each training
+    warm_up_steps: int = 0  # the learning rate rises over them, in each training
+    weight_decay: float = 0.0
+    jitter: float = 0.0  # colour and brightness of training images change by up to this share
     loss: Literal["f", "bce"] = "f"  # bce: cross entropy to the labels as they are, unthresholded
+    fuse: bool = False  # the priors make one label set (`fusion.py`) instead of one each
     crf_px: int = 432  # square side at which the CRF works
     crf_options: crf.CrfOptions = field(default_factory=crf.CrfOptions)
     seed: int = 0
@@ -68,15 +73,17 @@ class RefineOptions:
 
 
 SMALL = RefineOptions(
-    network=NetworkOptions(body="resnet18", width=0.375, decoder=24, size_px=128),
-    iterations=1,
-    epochs=6,
-    lr=1e-3,
-    fusion_epochs=16,
-    fusion_lr=1e-3,
-    fusion_beta2=1.0,
+    network=NetworkOptions(body="resnet18", width=0.375, decoder=24, size_px=128, graph_side=16),
+    iterations=0,
+    fusion_epochs=10,
+    fusion_lr=2e-3,
     batch_size=16,
     cosine=True,
+    warm_up_steps=200,
+    weight_decay=1e-4,
+    jitter=0.15,
+    loss="bce",
+    fuse=True,
     crf_px=64,
     crf_options=crf.CrfOptions(sources=16),
 )
@@ -172,15 +179,36 @@ class Trainer:
 
     def run(self, priors: list[str]) -> Path:
         """Run what is not done yet; returns the network's file."""
+        if self.options.fuse:
+            self._fuse(priors)
+            priors = [FUSED]
         for stage in stages(priors, self.options):
             if not (self.folder / stage.makes).exists():
                 self._train(stage)
         return self.folder / NETWORK
 
+    def _fuse(self, priors: list[str]) -> None:
+        """Make the fused labels, unless they are there."""
+        path = self.folder / label_file(FUSED, 0)
+        if path.exists():
+            return
+        sets = [np.load(self.folder / label_file(name, 0), mmap_mode="r") for name in priors]
+        out = np.empty(self.images.shape[:3], np.uint8)
+        for start in range(0, len(out), 16):
+            rows = np.arange(start, min(start + 16, len(out)))
+            maps = torch.stack([_batch(labels, rows) for labels in sets]).to(self.device)
+            rgb = _batch(self.images, rows).permute(0, 3, 1, 2).to(self.device)
+            fused = fuse(maps.float() / 255, rgb)
+            out[rows] = (255 * fused).round().to(torch.uint8).cpu().numpy()
+        buffer = io.BytesIO()
+        np.save(buffer, out)
+        write_atomic(path, buffer.getvalue())
+
     def _train(self, stage: Stage) -> None:
         labels = [np.load(self.folder / name, mmap_mode="r") for name in stage.labels]
         network = self._fresh(stage)
-        optimizer = torch.optim.Adam(network.parameters(), lr=stage.lr, betas=(0.9, 0.999))
+        decay = self.options.weight_decay
+        optimizer = torch.optim.AdamW(network.parameters(), lr=stage.lr, weight_decay=decay)
         average = torch.zeros(self.images.shape[:3]) if stage.refines else torch.zeros(0)
         start = self._resume(stage, network, optimizer, average)
         for epoch in range(start, stage.epochs):
@@ -218,11 +246,12 @@ class Trainer:
         network.train()
         total = 0.0
         for step, rows in enumerate(np.array_split(order, steps)):
-            self._schedule(stage, optimizer, epoch + step / steps)
+            self._schedule(stage, optimizer, epoch * steps + step, steps)
             flips = random.random(len(rows)) < 0.5
             images = _flip(_batch(self.images, rows), flips).permute(0, 3, 1, 2)
             target = torch.stack([_flip(_batch(label, rows), flips) for label in labels])
-            logits = self._logits(network, images.to(self.device).float() / 255)
+            inputs = _jitter(images.float() / 255, self.options.jitter, random)
+            logits = self._logits(network, inputs.to(self.device))
             loss = self._loss(logits, target.to(self.device).float() / 255, stage)
             optimizer.zero_grad()
             loss.backward()
@@ -242,10 +271,15 @@ class Trainer:
             return F.binary_cross_entropy_with_logits(logits, labels.mean(0))
         return refinement_loss(torch.sigmoid(logits), labels, stage.threshold, stage.beta2)
 
-    def _schedule(self, stage: Stage, optimizer: torch.optim.Optimizer, at_epoch: float) -> None:
+    def _schedule(
+        self, stage: Stage, optimizer: torch.optim.Optimizer, step: int, steps: int
+    ) -> None:
+        """Set the learning rate of a step, `steps` making an epoch."""
         factor = 1.0
         if self.options.cosine:
-            factor = 0.5 * (1 + math.cos(math.pi * at_epoch / stage.epochs))
+            factor = 0.5 * (1 + math.cos(math.pi * step / (steps * stage.epochs)))
+        if step < self.options.warm_up_steps:
+            factor *= (step + 1) / self.options.warm_up_steps
         for group in optimizer.param_groups:
             group["lr"] = stage.lr * factor
 
@@ -324,3 +358,12 @@ def _flip(values: Tensor, flips: NDArray[np.bool_]) -> Tensor:
     """Mirror the chosen items, (B, H, W) or (B, H, W, C), left to right."""
     chosen = torch.from_numpy(flips).view(-1, *[1] * (values.dim() - 1))
     return torch.where(chosen, values.flip(2), values)
+
+
+def _jitter(images: Tensor, share: float, random: np.random.Generator) -> Tensor:
+    """Scale each colour and shift the brightness of (B, 3, H, W) in [0, 1] by up to `share`."""
+    if not share:
+        return images
+    scale = 1 + share * random.uniform(-1, 1, (len(images), 3, 1, 1)).astype(np.float32)
+    shift = share * random.uniform(-1, 1, (len(images), 1, 1, 1)).astype(np.float32)
+    return (images * torch.from_numpy(scale) + torch.from_numpy(shift)).clamp(0, 1)

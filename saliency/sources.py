@@ -89,8 +89,10 @@ def run_prior(prior: ModuleType, picture: Picture) -> Floats:
     """The prior's map of a picture.
 
     Raises:
-        PriorFailed: it has no finite answer.
+        PriorFailed: it has no finite answer, or the picture is of one colour.
     """
+    if picture.plain:
+        raise PriorFailed("the picture is of one colour")
     try:
         saliency: Floats = prior.saliency(picture)
     except (np.linalg.LinAlgError, FloatingPointError, ZeroDivisionError) as error:

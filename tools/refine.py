@@ -34,7 +34,8 @@ class Args:
     out: Path
     """Folder for labels, state and network.pt."""
     recipe: Literal["full", "small"] = "full"
-    """full: ReLICv2's schedule, for a GPU. small: a quarter-size network, for one CPU."""
+    """full: ReLICv2's schedule, for a GPU. small: for one CPU; a narrow network, trained once on
+    the sharpened mean of the priors."""
     images: int = 2500
     """Images to train on, drawn at random; more than 2500 overfit in the paper."""
     body: Literal["", "resnet18", "resnet34", "resnet50"] = ""
@@ -55,8 +56,9 @@ class Args:
     """Of the last training; by default the recipe's."""
     batch_size: int = 0
     """Images in a step; by default the recipe's."""
-    loss: Literal["f", "bce"] = "f"
-    """f: image-level F of thresholded labels. bce: cross entropy to the labels as they are."""
+    loss: Literal["", "f", "bce"] = ""
+    """f: image-level F of thresholded labels. bce: cross entropy to the labels as they are. By
+    default the recipe's."""
     setting: Literal["full", "batch"] = "full"
     """Of the priors."""
     device: str = ""
@@ -119,7 +121,7 @@ def _options(args: Args) -> RefineOptions:
         epochs=base.epochs if args.epochs < 0 else args.epochs,
         fusion_epochs=args.fusion_epochs or base.fusion_epochs,
         batch_size=args.batch_size or base.batch_size,
-        loss=args.loss,
+        loss=args.loss or base.loss,
         seed=args.seed,
     )
 

@@ -42,17 +42,20 @@ def saliency(picture: Picture) -> Floats:
         merged over the scales pixel by pixel, weighted by a Gaussian at the object, and the two
         maps are joined by Bayes' rule both ways round.
     """
-    pixels = pixel_features(*picture.coarse)
+    lab, rgb = picture.coarse
+    pixels = pixel_features(lab, rgb)
+    extremes = [np.array([f(lab[..., k]) for k in range(3)], np.float32) for f in (np.min, np.max)]
     maps = [np.zeros(pixels.shape[:2]) for _ in range(2)]
     total = np.zeros(pixels.shape[:2])
     for regions in picture.scales:
-        features = region_features(regions, pixels)
+        features = region_features(regions, *extremes)
         border = features[regions.border()]
         errors = (dense_error(features, border), sparse_error(features, border))
+        context = context_weights(features)
         weight = _likeness(pixels, features, regions)
         total += weight
         for merged, error in zip(maps, errors, strict=True):
-            spread = propagate(features, stretch(error).astype(np.float64))
+            spread = propagate(context, stretch(error).astype(np.float64))
             merged += weight * spread[regions.labels]
     dense, sparse = (object_biased(stretch(merged / total)) for merged in maps)
     return picture.finish(stretch(bayes(dense, sparse) + bayes(sparse, dense)))
@@ -70,12 +73,12 @@ def pixel_features(lab: Floats, rgb: Floats) -> Floats:
     return out
 
 
-def region_features(regions: Regions, pixels: Floats) -> Doubles:
-    """Mean pixel features of each region, (N, 8)."""
-    flat, count = regions.labels.ravel(), len(regions)
-    planes = (plane.ravel() for plane in np.moveaxis(pixels, -1, 0))
-    sums = [np.bincount(flat, weights=plane, minlength=count) for plane in planes]
-    return np.stack(sums, axis=1) / regions.size[:, None]
+def region_features(regions: Regions, low: Floats, high: Floats) -> Doubles:
+    """Mean pixel features of each region, (N, 8), from its mean colours and place; `low` and
+    `high` (3,) are the picture's extreme Lab values."""
+    extent = np.where(high > low, high - low, np.inf)
+    parts = (regions.rgb, (regions.lab - low) / extent, regions.yx[:, ::-1])
+    return np.concatenate(parts, axis=1, dtype=np.float64)
 
 
 def dense_error(features: Doubles, border: Doubles) -> Doubles:
@@ -94,24 +97,31 @@ def sparse_error(features: Doubles, border: Doubles) -> Doubles:
     return (lasso_residuals(features, border, SPARSITY) ** 2).sum(axis=1)
 
 
-def propagate(features: Doubles, error: Doubles) -> Doubles:
-    """Mix each region's error with those of like regions in its cluster (eqs. 6 to 8)."""
+def context_weights(features: Doubles) -> Doubles:
+    """How much each region listens to the others of its cluster, rows that sum to 1 (eqs. 6 to 8);
+    a region that is a cluster of its own listens to itself."""
     cluster = k_means(features, CLUSTERS)
     same = cluster[:, None] == cluster
     np.fill_diagonal(same, False)
-    square = ((features[:, None] - features) ** 2).sum(axis=2)
     spread = max(float(features.var(axis=0).sum()), 1e-12)
-    weight = np.where(same, np.exp(-square / (2 * spread)), 0)
+    weight = np.where(same, np.exp(-_squares(features, features) / (2 * spread)), 0)
     total = weight.sum(axis=1)
-    mixed = np.where(total > 0, weight @ error / np.where(total > 0, total, 1), error)
-    return CONTEXT * mixed + (1 - CONTEXT) * error
+    alone = np.diag((total == 0).astype(np.float64))
+    context: Doubles = weight / np.where(total > 0, total, 1)[:, None] + alone
+    return context
+
+
+def propagate(context: Doubles, error: Doubles) -> Doubles:
+    """Mix each region's error with those that it listens to."""
+    mixed: Doubles = CONTEXT * (context @ error) + (1 - CONTEXT) * error
+    return mixed
 
 
 def k_means(points: Doubles, clusters: int, steps: int = 10) -> NDArray[np.int64]:
     """Cluster of each point, by Lloyd's steps from a farthest-first start; no random numbers."""
     centres = points[[int(((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin())]]
     while len(centres) < min(clusters, len(points)):
-        far = ((points[:, None] - centres) ** 2).sum(axis=2).min(axis=1)
+        far = _squares(points, centres).min(axis=1)
         centres = np.concatenate([centres, points[[int(far.argmax())]]])
     for _ in range(steps):
         member = _nearest(points, centres)
@@ -122,7 +132,13 @@ def k_means(points: Doubles, clusters: int, steps: int = 10) -> NDArray[np.int64
 
 
 def _nearest(points: Doubles, centres: Doubles) -> NDArray[np.int64]:
-    return ((points[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
+    return _squares(points, centres).argmin(axis=1)
+
+
+def _squares(points: Doubles, others: Doubles) -> Doubles:
+    """Squared distances (N, M) between rows."""
+    own, other = (points**2).sum(axis=1), (others**2).sum(axis=1)
+    return np.maximum(own[:, None] - 2 * (points @ others.T) + other, 0)
 
 
 def _likeness(pixels: Floats, features: Doubles, regions: Regions) -> Doubles:

@@ -45,7 +45,7 @@ def saliency(picture: Picture) -> Floats:
     """
     regions = picture.regions(COUNT, COMPACTNESS)
     weights = step_weights(regions)
-    linked = weights.sum(axis=1) + 1 >= LONE_DEGREE
+    linked: Bools = weights.sum(axis=1) + 1 >= LONE_DEGREE
     border = regions.border() & linked
     if not border.any():
         linked, border = np.ones(len(regions), bool), regions.border()

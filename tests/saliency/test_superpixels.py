@@ -18,9 +18,15 @@ def noise(height: int, width: int, seed: int = 0) -> superpixels.Floats:
 
 
 def slow_choice(
-    lab: superpixels.Floats, grid: tuple[int, int], cell: tuple[int, int], scale: float, steps: int
+    lab: superpixels.Floats,
+    grid: tuple[int, int],
+    cell: tuple[int, int],
+    scale: float,
+    steps: int,
+    thin: int,
 ) -> np.ndarray:
-    """SLIC one pixel at a time in float64: each chooses among the 3 x 3 cells around its own."""
+    """SLIC one pixel at a time in float64: each chooses among the 3 x 3 cells around its own, and
+    every `thin`-th row and column of a cell moves the centres."""
     height, width = lab.shape[:2]
     colour = lab.astype(np.float64) - lab.reshape(-1, 3).mean(axis=0)
     points = np.zeros((height, width, 5))
@@ -47,19 +53,23 @@ def slow_choice(
                 ]
                 best = min(near, key=lambda at: ((points[y, x] - centres[at]) ** 2).sum())
                 out[y, x] = best[0] * grid[1] + best[1]
-                members.setdefault(best, []).append(points[y, x])
+                if y % cell[0] % thin == 0 and x % cell[1] % thin == 0:
+                    members.setdefault(best, []).append(points[y, x])
         if last:
             return out
         centres |= {at: np.mean(rows, axis=0) for at, rows in members.items()}
     raise AssertionError
 
 
-def test_slic_is_that_of_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("thin", [1, 2])
+def test_slic_is_that_of_a_slow_loop(monkeypatch: pytest.MonkeyPatch, thin: int) -> None:
+    if thin == 1:
+        monkeypatch.setattr(superpixels, "THIN_FROM_PX", 10**9)
     monkeypatch.setattr(superpixels, "connect", lambda labels: labels)
     lab = noise(30, 42)
     fast = superpixels.slic(lab, 12, 20, iterations=3)
     # 30 x 42 px, 12 regions: step 10.25, so 3 x 4 cells of 10 x 11 px.
-    slow = slow_choice(lab, (3, 4), (10, 11), 20 / np.sqrt(30 * 42 / 12), 3)
+    slow = slow_choice(lab, (3, 4), (10, 11), 20 / np.sqrt(30 * 42 / 12), 3, thin)
     assert (fast != slow).mean() < 0.002  # float32 against float64: ties only
 
 
