@@ -45,13 +45,13 @@ def saliency(picture: Picture) -> Floats:
     """
     regions = picture.regions(COUNT, COMPACTNESS)
     weights = step_weights(regions)
-    linked: Bools = weights.sum(axis=1) + 1 >= LONE_DEGREE
+    linked = weights.sum(axis=1) + 1 >= LONE_DEGREE
     border = regions.border() & linked
     if not border.any():
         linked, border = np.ones(len(regions), bool), regions.border()
     values = np.zeros(len(regions), np.float32)
     values[linked] = absorbed_times(weights, border, linked)
-    lit = (regions.touches & (values > LIT)).any(axis=1)
+    lit = np.asarray((regions.touches & (values > LIT)).any(axis=1))
     values[~linked] = lit[~linked]
     return picture.finish(regions.paint(values))
 
