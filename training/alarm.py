@@ -11,8 +11,8 @@ COLLAPSED_STD = 0.05
 """A spread of unit embeddings (`metrics.feature_std`) below this means that they are all alike."""
 FLAT = 0.99
 """A target distribution (`metrics.flatness`) above this says nothing. Collapse is slow to reach
-COLLAPSED_STD, but gets here at once: ReSSL with tau_t = tau_s and no predictor is at .998 when its
-spread is still .15; healthy runs are below .97."""
+COLLAPSED_STD, but gets here at once: ReSSL without predictor on CIFAR-10 is above .99 within 250
+steps at tau_t .08, its spread still .3; at tau_t .05 it stays between .84 and .90."""
 PATIENCE = 3
 
 
