@@ -7,6 +7,7 @@ window of it, resized by torch's antialiased uint8 kernel, which agrees with Pil
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,7 @@ class HostExecutor:
         batch = len(work.images)
         out = {v.name: self._buffers.take(batch, v.spec.size_px, self.dtype) for v in self._views}
         if self._stacks is not None and self._stacks.suit(work.parameters):
-            make = partial(self._stack, self._stacks)
+            make: Callable[..., dict[int, Fault]] = partial(self._stack, self._stacks)
             chunk = max(SMALLEST_STACK, -(-batch // self._threads))
         else:
             make = self._chunk
