@@ -21,8 +21,9 @@ LABEL_COLUMNS = ("label", "class", "target", "wnid", "predictionstring")
 Row = tuple[str, str]  # path or name, label ("" where there is none)
 
 
-def list_file(path: Path, classes: Path | None = None) -> Listing:
-    """Images named in a CSV, TSV, JSONL or text file; relative paths count from its folder.
+def list_file(path: Path, classes: Path | None = None, root: str = "") -> Listing:
+    """Images named in a CSV, TSV, JSONL or text file; relative paths count from its folder, or from
+    `root` where that is given.
 
     A CSV may have a header; without one the first column is the path and the second the label. A
     text line is a path, or a path and a label after the last blank. Labels are numbers or names.
@@ -35,7 +36,7 @@ def list_file(path: Path, classes: Path | None = None) -> Listing:
     numbers, names = number_labels([label for _, label in rows], classes, path)
     for (name, _), label in zip(rows, numbers, strict=True):
         builder.add(name, label=label)
-    return builder.build(path.parent.resolve(), names)
+    return builder.build(root or path.parent.resolve(), names)
 
 
 def label_from_file(listing: Listing, labels: Path, classes: Path | None = None) -> Listing:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -132,7 +133,7 @@ class StorePlace:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copy: Path | None = None
         self._renewed_s = 0.0
 
     def _at(self, name: str) -> str:
@@ -230,13 +231,14 @@ class StorePlace:
     def local(self, names: Sequence[str]) -> Path:
         """A copy that lives as long as this object."""
         if self._copy is None:
-            self._copy = tempfile.TemporaryDirectory(prefix="fovea-")
+            self._copy = Path(tempfile.mkdtemp(prefix="fovea-"))
+            weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)
         for name in names:
-            path = Path(self._copy.name) / name
+            path = self._copy / name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, self.read(name))
-        return Path(self._copy.name)
+        return self._copy
 
     def __str__(self) -> str:
         return self.url

@@ -51,9 +51,9 @@ def filesystem(url: str) -> tuple[Any, str]:
     scheme = url.split("://", 1)[0]
     try:
         system, path = fsspec.core.url_to_fs(url, **SETTINGS.get(scheme, {}))
-    except ImportError as error:
+    except ImportError:
         raise UserError(
-            f"{url}: {error.name or error} is missing;"
+            f"{url}: the package for {scheme}:// is missing;"
             f" install it with: pip install 'fovea-ssl[{EXTRAS.get(scheme, scheme)}]'"
         ) from None
     return system, path
@@ -107,11 +107,11 @@ def read_remote(url: str) -> bytes:
     return with_retries(url, read)
 
 
-def fetch(url: str, target: Path) -> Path:
+def fetch(url: str, target: Path, *, missing_ok: bool = False) -> Path:
     """Copy one object to the local file `target`, whole or not at all.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: there is none (unless that is fine), or it cannot be read.
     """
     system, path = filesystem(url)
     partial = partial_path(target)
@@ -125,6 +125,9 @@ def fetch(url: str, target: Path) -> Path:
     try:
         with_retries(url, copy)
     except FileNotFoundError:
+        partial.unlink(missing_ok=True)
+        if missing_ok:
+            return target
         raise UserError(f"{url}: no such object") from None
     publish(partial, target)
     return target

@@ -27,11 +27,17 @@ from .listing import (
     ListingBuilder,
 )
 from .lists import LIST_SUFFIXES, label_from_file, list_file
+from .pickles import list_pickles
 from .remote import fetch, is_url, list_remote, read_remote, remote_size
 from .torchvision_source import PREFIX, list_torchvision
 from .webtars import list_webdataset, looks_like_webdataset
 
 ARCHIVE_SUFFIXES = (".tar", ".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+TABLES = {".parquet", ".arrow", ".feather"}
+NO_TABLES = (
+    "images inside Parquet or Arrow tables are not read; export them to a folder or to WebDataset"
+    " tars first"
+)
 INFLATED_LIMIT = 1 << 30  # bytes of one unpacked file; more is a bomb
 # What is wrong with one file, where other errors are of its disk or file server.
 OF_ONE_FILE = {
@@ -74,6 +80,8 @@ def list_source(source: str, options: SourceOptions, spool: Path) -> Listing:
     elif options.classes and not source.endswith(LIST_SUFFIXES):
         raise UserError("--classes orders the labels of --labels or of a list; give one of them")
     if not len(listing):
+        if TABLES & set(listing.skipped):
+            raise UserError(f"{source}: {NO_TABLES}")
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(listing.skipped.items()))
         raise UserError(
             f"{source}: holds no image file ({f'left out: {kinds}' if kinds else 'empty'})"
@@ -89,7 +97,16 @@ def _list(source: str, options: SourceOptions, spool: Path) -> Listing:
     if is_url(source) and source.lower().endswith(ARCHIVE_SUFFIXES):
         spool.mkdir(parents=True, exist_ok=True)
         local = fetch(source, spool / source.rsplit("/", 1)[-1])
-        return _list_archive(spool_compressed(local, spool) or local, source, options)
+        return _list_archive(spool_compressed(local, spool) or local, source, options, spool)
+    if is_url(source) and source.lower().endswith(LIST_SUFFIXES):
+        spool.mkdir(parents=True, exist_ok=True)
+        folder, _, name = source.rpartition("/")
+        return list_file(fetch(source, spool / name), _classes(options), folder)
+    if source.startswith(("https://", "http://")):
+        raise UserError(
+            f"{source}: a web folder cannot be listed; give an archive"
+            f" ({', '.join(ARCHIVE_SUFFIXES)}) or a list of addresses (.csv, .txt, ...)"
+        )
     if is_url(source):
         return label_by_folder(list_remote(source, options.below), options.class_from)
     if source.startswith(PREFIX):
@@ -98,17 +115,19 @@ def _list(source: str, options: SourceOptions, spool: Path) -> Listing:
     if not path.exists():
         raise UserError(f"{source}: no such file or folder; give a folder of images or an archive")
     if path.is_dir():
-        return _list_folder(path, options)
+        return _list_folder(path, options, spool)
     if path.suffix.lower() in LIST_SUFFIXES:
         return list_file(path, _classes(options))
-    return _list_archive(spool_compressed(path, spool) or path, source, options)
+    return _list_archive(spool_compressed(path, spool) or path, source, options, spool)
 
 
-def _list_archive(path: Path, source: str, options: SourceOptions) -> Listing:
+def _list_archive(path: Path, source: str, options: SourceOptions, spool: Path) -> Listing:
     if not is_zip(path) and not is_tar(path):
+        if path.suffix.lower() in TABLES:
+            raise UserError(f"{source}: {NO_TABLES}")
         raise UserError(f"{source}: not a folder, an archive (tar, zip) or a list of images")
     if not is_zip(path):
-        release = list_release(path, options.below)
+        release = list_release(path, options.below) or list_pickles(path, options.below, spool)
         if release is not None:
             return release
         if looks_like_webdataset(path):
@@ -118,8 +137,8 @@ def _list_archive(path: Path, source: str, options: SourceOptions) -> Listing:
     return label_by_folder(builder.build(path.parent.resolve()), options.class_from)
 
 
-def _list_folder(path: Path, options: SourceOptions) -> Listing:
-    release = list_release(path, options.below)
+def _list_folder(path: Path, options: SourceOptions, spool: Path) -> Listing:
+    release = list_release(path, options.below) or list_pickles(path, options.below, spool)
     if release is not None:
         return release
     root = path / options.below

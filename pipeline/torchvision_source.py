@@ -42,7 +42,7 @@ def list_torchvision(source: str, spool: Path) -> Listing:
         raise UserError(
             f"{source}: a data set without image files or pixels; export it to a folder"
         )
-    return _list_pixels(np.asarray(pixels), labels, names, spool)
+    return list_pixels(np.asarray(pixels), labels, names, spool)
 
 
 def _open(name: str, root: str, split: str) -> Any:  # noqa: ANN401
@@ -105,10 +105,16 @@ def _list_files(root: Path, files: list[str], labels: list[int], names: tuple[st
     return builder.build(root, names)
 
 
-def _list_pixels(
+def list_pixels(
     pixels: NDArray[np.uint8], labels: list[int], names: tuple[str, ...], spool: Path
 ) -> Listing:
-    """`pixels` is (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+    """Images and labels that are in memory, written as PPM files into one file in `spool`.
+
+    `pixels` is uint8 (N, H, W), (N, H, W, C) or (N, C, H, W).
+
+    Raises:
+        UserError: pixels of another kind.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
         raise UserError(f"pixels of {pixels.dtype} {pixels.shape} are not images of 8 bits")
     if pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] not in (1, 3):

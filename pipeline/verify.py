@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from .index import group, index_text, split_key
 from .jpeg import JpegError, read_header
 from .layout import (
     LABEL_SUFFIX,
+    MANIFEST,
     MASK_SAMPLE,
     MASK_SUFFIX,
     NO_LABEL,
@@ -29,6 +31,8 @@ from .layout import (
 )
 from .manifest import Manifest, ShardInfo
 from .paths import parse_paths
+from .place import StorePlace
+from .remote import fetch, is_url
 from .stderr import native_stderr
 from .store import ShardSet
 from .tar import Member, scan
@@ -67,6 +71,7 @@ class ShardTask:
     info: ShardInfo
     masks: bool
     decode: bool
+    url: str = ""  # where the tar is, if it has to be fetched into `folder` first
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,11 @@ class ShardReport:
 
 
 def verify(
-    folder: Path, *, decode: bool = False, images: Path | None = None, workers: int = 1
+    place: Path | str, *, decode: bool = False, images: Path | None = None, workers: int = 1
 ) -> list[Problem]:
     """All that is wrong with a directory of image or mask shards; empty if nothing is.
+
+    Of shards behind s3:// or gs:// every tar is fetched, checked and deleted again.
 
     Args:
         decode: decode every image or mask as training will.
@@ -91,15 +98,33 @@ def verify(
     Raises:
         UserError: there is no manifest, or it is damaged.
     """
+    if not is_url(str(place)):
+        tars = {path.name for path in Path(place).glob("*.tar")}
+        return _verify(Path(place), tars, "", decode, images, workers)
+    store = StorePlace(str(place).rstrip("/"))
+    names = store.names()
+    if MANIFEST not in names:
+        raise UserError(f"{place}: no finished shards here ({MANIFEST} is missing)")
+    with tempfile.TemporaryDirectory(prefix="fovea-") as folder:
+        for name in {MANIFEST, SAMPLES, PATHS} & set(names):
+            fetch(f"{store.url}/{name}", Path(folder) / name)
+        tars = {name for name in names if name.endswith(".tar")}
+        return _verify(Path(folder), tars, store.url, decode, images, workers)
+
+
+def _verify(
+    folder: Path, tars: set[str], url: str, decode: bool, images: Path | None, workers: int
+) -> list[Problem]:
+    """`tars` are those in the directory, wherever that is; the small files are in `folder`."""
     manifest = Manifest.load(folder)
     masks = manifest.kind == "masks"
     tasks = [
-        ShardTask(folder, number, info, masks, decode)
+        ShardTask(folder, number, info, masks, decode, url)
         for number, info in enumerate(manifest.shards)
     ]
     reports = sorted(run_local(check_shard, tasks, workers), key=lambda report: report.number)
     problems = [problem for report in reports for problem in report.problems]
-    problems += _extra_tars(folder, manifest)
+    problems += _extra_tars(tars, manifest)
     problems += _duplicates(manifest, reports)
     problems += _check_rows(folder, manifest, reports)
     if masks:
@@ -112,6 +137,19 @@ def verify(
 
 def check_shard(task: ShardTask) -> ShardReport:
     """Size, checksum, headers, keys, index and, if wanted, pixels of one tar."""
+    if not task.url:
+        return _check_tar(task)
+    names = (task.info.name, index_name(task.info.name))
+    try:
+        for name in names:
+            fetch(f"{task.url}/{name}", task.folder / name, missing_ok=True)
+        return _check_tar(task)
+    finally:
+        for name in names:
+            (task.folder / name).unlink(missing_ok=True)
+
+
+def _check_tar(task: ShardTask) -> ShardReport:
     name, path = task.info.name, task.folder / task.info.name
     if not path.exists():
         return ShardReport(task.number, [Problem(name, "missing")], [], "")
@@ -220,11 +258,9 @@ def _decode_all(path: Path, samples: list[Sample], *, masks: bool) -> Iterator[P
                 yield Problem(path.name, f"{sample.image.name} decodes to another size")
 
 
-def _extra_tars(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    listed = {info.name for info in manifest.shards}
-    for path in sorted(folder.glob("*.tar")):
-        if path.name not in listed:
-            yield Problem(path.name, "not in the manifest")
+def _extra_tars(tars: set[str], manifest: Manifest) -> Iterator[Problem]:
+    for name in sorted(tars - {info.name for info in manifest.shards}):
+        yield Problem(name, "not in the manifest")
 
 
 def _duplicates(manifest: Manifest, reports: list[ShardReport]) -> Iterator[Problem]:

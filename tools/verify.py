@@ -12,6 +12,7 @@ import tyro
 from fovea.pipeline.engine import available_cores
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.rebuild import rebuild
+from fovea.pipeline.remote import is_url
 from fovea.pipeline.verify import Problem, verify
 
 
@@ -22,8 +23,9 @@ class Args:
     Example: fovea verify shards/train --decode
     """
 
-    folder: tyro.conf.Positional[Path]
-    """Folder of shards; with --repair also of WebDataset tars that have no index and manifest."""
+    folder: tyro.conf.Positional[str]
+    """Folder of shards, or s3:// or gs://; with --repair also a folder of WebDataset tars that have
+    no index and manifest."""
     decode: bool = False
     """Decode every image, too."""
     repair: bool = False
@@ -38,10 +40,12 @@ class Args:
 
 def run(args: Args) -> int:
     """Check, after repairing if asked to; 0 where nothing is wrong."""
-    if not args.folder.is_dir():
+    if is_url(args.folder) and args.repair:
+        raise UserError(f"{args.folder}: --repair works on a local folder; copy the shards here")
+    if not is_url(args.folder) and not Path(args.folder).is_dir():
         raise UserError(f"{args.folder}: no such folder; give a folder of shards")
     start = time.monotonic()
-    problems = rebuild(args.folder, images=args.images) if args.repair else []
+    problems = rebuild(Path(args.folder), images=args.images) if args.repair else []
     if not problems:
         problems = verify(
             args.folder,

@@ -33,6 +33,9 @@ def die_once(marker):
         Path(marker).touch()
         os._exit(1)
     return marker
+
+def die(number):
+    os._exit(1)
 """
 
 
@@ -91,6 +94,32 @@ def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     words = [sys.executable, "-c", RAY_JOB, source, str(tmp_path / "ray")]
     subprocess.run(words, check=True, capture_output=True, timeout=300)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+RAY_DEATHS = """
+import sys
+import fovea_chores
+from fovea.pipeline.engine import run_ray
+from fovea.pipeline.errors import UserError
+markers = sys.argv[1:]
+assert sorted(run_ray(fovea_chores.die_once, markers, 2)) == markers
+try:
+    list(run_ray(fovea_chores.die, [1], 1))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_a_dead_ray_worker_is_replaced(chores: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    words = [sys.executable, "-c", RAY_DEATHS, *(str(tmp_path / name) for name in "ab")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "a Ray worker died 3 times under the same shard" in done.stdout
 
 
 def contents(folder: Path) -> dict[str, bytes]:

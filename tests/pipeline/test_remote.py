@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -16,6 +20,7 @@ from fovea.pipeline.place import LOCK_OBJECT, StorePlace
 from fovea.pipeline.remote import filesystem, is_url, read_remote
 from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.sources import SourceOptions, list_source
+from fovea.pipeline.verify import verify
 
 OPTIONS = ShardOptions(samples_per_shard=2)
 
@@ -171,14 +176,70 @@ def shard_images_after_loss(place: StorePlace, tree: Path) -> None:
 
 def test_urls() -> None:
     assert is_url("s3://a/b") and is_url("https://a") and not is_url("/a/b") and not is_url("s3")
-    with pytest.raises(UserError, match=r"pip install 'fovea-ssl\[gcs\]'"):
-        if not _has_gcsfs():
-            filesystem("gs://bucket/x")
-        else:
-            raise UserError("pip install 'fovea-ssl[gcs]'")
 
 
-def _has_gcsfs() -> bool:
-    from importlib.util import find_spec
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_gs_without_its_package_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"for gs:// is missing; .*'fovea-ssl\[gcs\]'"):
+        filesystem("gs://bucket/x")
 
-    return find_spec("gcsfs") is not None and os.name == "posix"
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tar.xz"])
+def test_packed_tars_straight_from_s3(s3, tree: Path, tmp_path: Path, suffix: str) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / f"x.{suffix}", f"w:{suffix[-2:]}") as tar:
+        tar.add(tree, ".")
+    system, _ = filesystem("s3://data")
+    system.put_file(str(tmp_path / f"x.{suffix}"), f"data/x.{suffix}")
+    manifest = shard_images(f"s3://data/x.{suffix}", tmp_path / "s", OPTIONS, workers=0)
+    assert manifest.num_samples == 6 and manifest.class_names == ("a", "b")
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tree: Path) -> Iterator[str]:
+    """The tree behind a plain web server, with a list of it."""
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed (extra http)")
+    names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*.jpg"))
+    text = "".join(f"{name},{name[0]}\n" for name in names)
+    (tree / "list.csv").write_text(text)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tree)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    (tree / "list.csv").unlink()
+
+
+def test_a_list_on_the_web(web: str, tmp_path: Path, local: dict[str, bytes]) -> None:
+    manifest = shard_images(f"{web}/list.csv", tmp_path / "s", OPTIONS, workers=0)
+    assert manifest.num_samples == 6 and manifest.class_names == ("a", "b")
+    tars = {path.name: path.read_bytes() for path in (tmp_path / "s").glob("*.tar")}
+    assert tars == {name: data for name, data in local.items() if name.endswith(".tar")}
+
+
+def test_a_web_folder_cannot_be_listed(web: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a web folder cannot be listed; give an archive"):
+        list_source(f"{web}/", SourceOptions(), tmp_path)
+
+
+def test_remote_shards_are_verified(s3, tree: Path) -> None:
+    shard_images(str(tree), "s3://data/shards", OPTIONS, workers=0)
+    assert verify("s3://data/shards", decode=True, workers=0) == []
+    system, _ = filesystem("s3://data")
+    tar = bytearray(system.cat_file("data/shards/train-000001.tar"))
+    tar[900] ^= 1
+    system.pipe_file("data/shards/train-000001.tar", bytes(tar))
+    system.rm("data/shards/train-000002.tar")
+    system.pipe_file("data/shards/other.tar", b"x")
+    found = {(problem.file, problem.what) for problem in verify("s3://data/shards", workers=0)}
+    assert ("train-000002.tar", "missing") in found
+    assert ("other.tar", "not in the manifest") in found
+    assert any(file == "train-000001.tar" and "checksum" in what for file, what in found)
+    with pytest.raises(UserError, match="no finished shards here"):
+        verify("s3://data/nothing", workers=0)
