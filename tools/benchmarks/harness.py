@@ -53,18 +53,22 @@ def take_turns(
     contestants: Mapping[str, Callable[[], int]],
     repeats: int,
     warm_up: bool = True,
+    between: Callable[[], object] = lambda: None,
 ) -> dict[str, Rate]:
     """Run each contestant in turn, so that a slow minute of the machine hits all of them.
 
-    A contestant does its work once and returns how many items that was.
+    A contestant does its work once and returns how many items that was; `between` tidies up before
+    each of them, outside the clock.
     """
     if warm_up:
         for contestant in contestants.values():
+            between()
             contestant()
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     costs: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, contestant in contestants.items():
+            between()
             cpu_s, start = cpu_seconds(), time.perf_counter()
             count = contestant()
             rates[name].append(count / (time.perf_counter() - start))

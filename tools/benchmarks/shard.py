@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -28,6 +29,7 @@ from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.shards import ShardRecord
 
 from .harness import Rate, report, take_turns
+from .shard_others import peers, readers, reading_figures
 
 INDEX_SAMPLES = 1_000_000
 
@@ -40,7 +42,8 @@ class Args:
     """
 
     source: tyro.conf.Positional[Path]
-    """Folder of JPEGs; read once before the clock starts, so that it is in the page cache."""
+    """Folder of JPEGs; read once before the clock starts, so that it is in the page cache. Nothing
+    is written beside it: TMPDIR names the disk that is measured."""
     copies: int = 1
     """Shard this many copies of the folder, so that start-up does not count."""
     workers: int = 0
@@ -49,6 +52,8 @@ class Args:
     """Turns of each contestant; the median counts."""
     samples_per_shard: int = 1000
     """Images in each tar."""
+    peers: Path | None = None
+    """Python interpreter that has MosaicML Streaming, to measure its writer, too."""
     json: bool = False
     """Print the figures as JSON."""
     out: Path | None = None
@@ -59,14 +64,17 @@ def run(args: Args) -> int:
     """Measure, print, store."""
     if not args.source.is_dir():
         raise UserError(f"{args.source}: no such folder; give a folder of JPEGs")
-    with tempfile.TemporaryDirectory(
-        prefix="fovea-bench-", dir=args.source.resolve().parent
-    ) as scratch:
-        tree = _copies(args, Path(scratch))
-        rates = take_turns(_contestants(args, tree, Path(scratch) / "out"), args.repeats)
+    with tempfile.TemporaryDirectory(prefix="fovea-bench-") as scratch:
+        tree, out = _copies(args, Path(scratch)), Path(scratch) / "out"
+        with peers(args.peers, tree, out) as others:
+            contestants = _contestants(args, tree, out) | others
+            rates = take_turns(contestants, args.repeats, between=lambda: _clear(out))
+        _clear(out)
+        reads = take_turns(readers(tree, out), args.repeats)
         peak_mb = _peak_memory_mb(args, tree, Path(scratch) / "out")
         index = _index_times(Path(scratch))
-    figures = _figures(rates) | {"worker_peak_mb": peak_mb, "index_of_a_million": index}
+    figures = _figures(rates) | reading_figures(reads)
+    figures |= {"worker_peak_mb": peak_mb, "index_of_a_million": index}
     if not args.json:
         _print(figures)
     report("shard", {"figures": figures}, as_json=args.json, out=args.out)
@@ -100,14 +108,15 @@ def _contestants(args: Args, tree: Path, out: Path) -> dict[str, Callable[[], in
     return contestants
 
 
-def _fresh(out: Path) -> Path:
+def _clear(out: Path) -> None:
+    """Remove what the last contestant wrote, and let the disk finish with it."""
     shutil.rmtree(out, ignore_errors=True)
-    return out
+    os.sync()
 
 
 def _tar(tree: Path, out: Path, count: int, *, durable: bool = False) -> int:
     """Without fsync, tar is done before the disk is."""
-    _fresh(out).mkdir()
+    out.mkdir()
     subprocess.run(["tar", "cf", str(out / "x.tar"), "-C", str(tree), "."], check=True)
     if durable:
         subprocess.run(["sync", str(out / "x.tar")], check=True)
@@ -120,7 +129,7 @@ def _shard(
     options = ShardOptions(
         samples_per_shard=args.samples_per_shard, repair=RepairOptions(validate=validate)
     )
-    manifest = shard_images(str(tree), _fresh(out), options, workers=workers)
+    manifest = shard_images(str(tree), out, options, workers=workers)
     return manifest.num_samples
 
 
@@ -139,7 +148,7 @@ def decode_files(names: list[Path]) -> int:
 def _webdataset(names: list[Path], out: Path) -> int:
     import webdataset
 
-    _fresh(out).mkdir()
+    out.mkdir()
     pattern = str(out / "train-%06d.tar")
     with webdataset.ShardWriter(pattern, maxcount=1000, verbose=0) as writer:
         for number, name in enumerate(names):
@@ -155,6 +164,7 @@ def _peak_memory_mb(args: Args, tree: Path, out: Path) -> float:
 
 def peak_of_sharding(args: Args, tree: Path, out: Path) -> float:
     """Shard in this process; its peak memory in MB."""
+    _clear(out)
     Path("/proc/self/clear_refs").write_text("5")
     _shard(args, tree, out, "decode", 0)
     status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
