@@ -9,9 +9,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,8 +67,10 @@ def run(args: Args) -> int:
         raise UserError(f"{args.source}: no such folder; give a folder of JPEGs")
     with tempfile.TemporaryDirectory(prefix="fovea-bench-") as scratch:
         tree, out = _copies(args, Path(scratch)), Path(scratch) / "out"
-        with peers(args.peers, tree, out) as others:
-            contestants = _contestants(args, tree, out) | others
+        # Workers of a process that has torch have to be spawned; those of 'fovea shard' are forked.
+        clean = ProcessPoolExecutor(1, get_context("spawn"))
+        with clean, peers(args.peers, tree, out) as others:
+            contestants = _contestants(args, tree, out, clean) | others
             rates = take_turns(contestants, args.repeats, between=lambda: _clear(out))
         _clear(out)
         reads = take_turns(readers(tree, out), args.repeats)
@@ -90,18 +93,30 @@ def _copies(args: Args, scratch: Path) -> Path:
     return tree
 
 
-def _contestants(args: Args, tree: Path, out: Path) -> dict[str, Callable[[], int]]:
+def _contestants(
+    args: Args, tree: Path, out: Path, clean: Executor
+) -> dict[str, Callable[[], int]]:
     names = [tree / name for name in list_tree(tree).all_names()]
     workers = args.workers or available_cores()
     for name in names:
         name.read_bytes()
+
+    def elsewhere(work: Callable[..., int], *arguments: object) -> int:
+        return clean.submit(work, *arguments).result()
+
     contestants: dict[str, Callable[[], int]] = {
         "tar cf": lambda: _tar(tree, out, len(names)),
         "tar cf and fsync": lambda: _tar(tree, out, len(names), durable=True),
-        "sharding, headers": lambda: _shard(args, tree, out, "header", workers),
-        "sharding, decoded": lambda: _shard(args, tree, out, "decode", workers),
-        "decode alone": lambda: _decode(names, workers),
-        "sharding, headers, 1 process": lambda: _shard(args, tree, out, "header", 1),
+        "sharding, headers": lambda: clean.submit(
+            shard, args, tree, out, "header", workers
+        ).result(),
+        "sharding, decoded": lambda: clean.submit(
+            shard, args, tree, out, "decode", workers
+        ).result(),
+        "decode alone": lambda: elsewhere(decode, names, workers),
+        "sharding, headers, 1 process": lambda: clean.submit(
+            shard, args, tree, out, "header", 1
+        ).result(),
     }
     if find_spec("webdataset"):
         contestants["webdataset ShardWriter, 1 process"] = lambda: _webdataset(names, out)
@@ -123,9 +138,10 @@ def _tar(tree: Path, out: Path, count: int, *, durable: bool = False) -> int:
     return count
 
 
-def _shard(
+def shard(
     args: Args, tree: Path, out: Path, validate: Literal["decode", "header"], workers: int
 ) -> int:
+    """Shard the tree; returns how many images."""
     options = ShardOptions(
         samples_per_shard=args.samples_per_shard, repair=RepairOptions(validate=validate)
     )
@@ -133,7 +149,8 @@ def _shard(
     return manifest.num_samples
 
 
-def _decode(names: list[Path], workers: int) -> int:
+def decode(names: list[Path], workers: int) -> int:
+    """Decode files in `workers` processes; returns how many."""
     parts = [names[worker::workers] for worker in range(workers)]
     return sum(run_local(decode_files, parts, workers))
 
@@ -166,7 +183,7 @@ def peak_of_sharding(args: Args, tree: Path, out: Path) -> float:
     """Shard in this process; its peak memory in MB."""
     _clear(out)
     Path("/proc/self/clear_refs").write_text("5")
-    _shard(args, tree, out, "decode", 0)
+    shard(args, tree, out, "decode", 0)
     status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
     return round(int(status.split()[0]) / 1e3, 1)
 
