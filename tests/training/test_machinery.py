@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import types
 
 import loss_oracles as oracle
 import numpy as np
@@ -353,3 +354,22 @@ def test_wandb_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="pip install"):
         MetricsWriter(tmp_path, 0, wandb="project")
+
+
+def test_wandb_gets_what_the_file_gets(tmp_path, monkeypatch):
+    said = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: said.append((step, values)), finish=lambda: said.append("finished")
+    )
+    module = types.ModuleType("wandb")
+    module.init = lambda **options: said.append(options) or run
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    (tmp_path / "first").mkdir()
+    writer = MetricsWriter(tmp_path / "first", 0, wandb="project")
+    writer.write("train", 3, 0.75, {"loss": 0.3})
+    writer.write("eval", 3, 0.75, {"branch": "teacher", "knn1": 0.5})
+    writer.close()
+    assert said[0]["project"] == "project" and said[0]["name"] == "first"
+    assert said[1:] == [
+        (3, {"train/loss": 0.3}), (3, {"eval/teacher/knn1": 0.5}), "finished"
+    ]  # fmt: skip
