@@ -11,6 +11,7 @@ import tyro
 from . import (
     evaluate_analysis,
     evaluate_dense,
+    evaluate_detection,
     evaluate_frozen,
     evaluate_knn,
     evaluate_linear,
@@ -20,6 +21,7 @@ from . import (
 )
 from .evaluate_analysis import Analysis
 from .evaluate_dense import Dense
+from .evaluate_detection import Detection
 from .evaluate_frozen import Fewshot, Lowshot, Transfer
 from .evaluate_knn import Knn
 from .evaluate_linear import Linear
@@ -38,6 +40,7 @@ Protocol = (
     | Annotated[Robustness, tyro.conf.subcommand("robustness")]
     | Annotated[Unbalanced, tyro.conf.subcommand("unbalanced")]
     | Annotated[Dense, tyro.conf.subcommand("dense")]
+    | Annotated[Detection, tyro.conf.subcommand("detection")]
     | Annotated[Analysis, tyro.conf.subcommand("analysis")]
 )
 RUNNERS: dict[type, Callable[[Any], int]] = {
@@ -51,6 +54,7 @@ RUNNERS: dict[type, Callable[[Any], int]] = {
     Robustness: evaluate_robustness.evaluate,
     Unbalanced: evaluate_unbalanced.evaluate,
     Dense: evaluate_dense.evaluate,
+    Detection: evaluate_detection.evaluate,
     Analysis: evaluate_analysis.evaluate,
 }
 

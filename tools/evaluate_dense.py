@@ -1,4 +1,4 @@
-"""``fovea evaluate dense``: the backbone fine-tuned for segmentation, and the detector check."""
+"""``fovea evaluate dense``: the backbone fine-tuned for segmentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Dense:
-    """FCN fine-tuned on images with class masks, scored by mean IoU; Mask R-CNN C4 weight check."""
+    """FCN fine-tuned on images with class masks, scored by mean IoU."""
 
     run: tyro.conf.Positional[Path]
     """Run directory, or a checkpoint file; a ResNet with the ImageNet stem."""
@@ -45,7 +45,7 @@ class Dense:
 
 
 def evaluate(args: Dense) -> int:
-    """Checks the weights, trains, scores, saves, prints."""
+    """Trains, scores, saves, prints."""
     import torch
 
     from fovea.training.evaluation import dense
@@ -61,8 +61,6 @@ def evaluate(args: Dense) -> int:
     data = {name: dense.pairs(folder / "images", folder / "masks")
             for name, folder in (("train", args.train), ("val", args.val))}  # fmt: skip
     backbone, _ = load_network(args.run, args.branch)
-    detector = dense.mask_rcnn_c4(copy.deepcopy(backbone), args.classes)
-    moved = dense.same_weights(detector, backbone)
     torch.manual_seed(args.seed)
     model = dense.FCN(copy.deepcopy(backbone), args.classes)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,6 +84,5 @@ def evaluate(args: Dense) -> int:
         val_images=len(data["val"]),
         classes=args.classes,
         options={"epochs": args.epochs, "lr": args.lr, "last loss": round(loss, 4)},
-        extra={"mask_rcnn_c4_tensors_from_backbone": moved},
     )
     return session.finish(result)

@@ -30,7 +30,8 @@ def bar(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int
     yield count_up
     if not quiet:
         rate = done / max(1e-9, time.perf_counter() - start)
-        print(f"{what}: {done:,} ({rate:,.0f}/s)", file=sys.stderr)
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        print(f"{what}: {done:,} ({shown}/s)", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -192,4 +192,5 @@ def test_every_protocol_is_tried_above() -> None:
     tried = {"knn", "linear", "semisup", "fewshot", "lowshot", "transfer", "finetune"}
     tried |= {"robustness", "analysis"}
     tried |= {"unbalanced", "dense"}  # in test_evaluate_training.py
+    tried |= {"detection"}  # in training/evaluation/test_detection.py
     assert {kind.__name__.lower() for kind in RUNNERS} == tried

@@ -1,8 +1,7 @@
-"""Dense prediction: the backbone inside Mask R-CNN (C4) and FCN, and a training entry for FCN.
+"""Dense prediction: the backbone inside Mask R-CNN (C4) and FCN, and the training of an FCN.
 
-ReSSL's Table 12 fine-tunes Mask R-CNN with the C4 backbone on COCO, ReLICv2's section D.4 an FCN on
-PASCAL and Cityscapes. Both are torchvision models here; full COCO schedules belong to a detection
-code base, which loads ``fovea export --format torchvision``.
+ReSSL's Table 12 fine-tunes Mask R-CNN with the C4 backbone on COCO (`detection`), ReLICv2's section
+D.4 an FCN on PASCAL and Cityscapes. Both are torchvision models here.
 """
 
 from __future__ import annotations
