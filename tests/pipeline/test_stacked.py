@@ -173,7 +173,7 @@ def test_a_broken_image_and_one_smaller_than_said_are_named(photos):
         run(executor, broken)
     assert list(caught.value.faults) == [7]
     small = Work([image[:20, :20].copy() for image in images], work.parameters)
-    with pytest.raises(BadImages, match="outside .20, 20. px"):
+    with pytest.raises(BadImages, match=r"outside .20, 20. px"):
         run(executor, small)
     executor.close()
 

@@ -120,7 +120,7 @@ def spdl_feed(setting: Setting) -> Endless:
 
 def contestants(setting: Setting) -> dict[str, Callable[[], Endless]]:
     """Every feed that this machine can run, by name."""
-    feeds = {
+    feeds: dict[str, Callable[[], Endless]] = {
         "fovea": partial(fovea_feed, setting, "host"),
         "fovea dali cpu": partial(fovea_feed, setting, "dali"),
         "torchvision tensor": partial(torchvision_feed, setting, "tensor"),
