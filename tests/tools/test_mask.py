@@ -109,4 +109,4 @@ def test_refine_from_shards_to_masks(
     masks = ["mask", str(shards), str(tmp_path / "m"), "--network", str(out / "network.pt")]
     assert call([*masks, "--device", "cpu", "--workers", "1"]) == 0
     with pytest.raises(UserError, match="began with other options"):
-        call([*command, "--loss", "bce"])
+        call([*command, "--loss", "f"])
