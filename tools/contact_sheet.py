@@ -15,6 +15,7 @@ TILE_PX = 192
 GAP_PX = 10
 LINE_PX = 13
 CAPTION_LINES = 4
+CAPTION_CHARS = 30  # of the widest text that a tile holds: paths
 INK = (32, 32, 36)
 FAINT = (110, 110, 118)
 PAPER = (250, 250, 248)
@@ -49,7 +50,7 @@ def draw_sheet(rows: list[list[Cell]], heading: str) -> Image.Image:
             top = 2 * GAP_PX + LINE_PX + row * cell_height
             sheet.paste(fit(cell.pixels), (left, top))
             pen.text((left, top + TILE_PX + 2), cell.title, fill=cell.colour, font=font)
-            for line, text in enumerate(textwrap.wrap(cell.caption, 34)[:CAPTION_LINES]):
+            for line, text in enumerate(textwrap.wrap(cell.caption, CAPTION_CHARS)[:CAPTION_LINES]):
                 place = (left, top + TILE_PX + 2 + LINE_PX * (line + 1))
                 pen.text(place, text, fill=FAINT, font=font)
     return sheet
