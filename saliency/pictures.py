@@ -34,17 +34,7 @@ def row(rgb: Image, maps: Sequence[Floats], height_px: int = 96) -> Image:
     if maps:
         tiles.append(background_removed(rgb, maps[-1]))
     small = [cv2.resize(t, (width_px, height_px), interpolation=cv2.INTER_AREA) for t in tiles]
-    return _beside([tile.astype(np.uint8) for tile in small], axis=1)
-
-
-def sheet(rows: Sequence[Image]) -> Image:
-    """Rows below each other, the narrower ones filled up with white."""
-    widest = max(one.shape[1] for one in rows)
-    filled = [
-        np.pad(one, ((0, 0), (0, widest - one.shape[1]), (0, 0)), constant_values=255)
-        for one in rows
-    ]
-    return _beside(filled, axis=0)
+    return _beside([tile.astype(np.uint8) for tile in small])
 
 
 def strip(images: Image, maps: NDArray[np.float32]) -> Image:
@@ -68,11 +58,9 @@ def _fit(saliency: Floats, size: tuple[int, ...]) -> Floats:
     )
 
 
-def _beside(tiles: Sequence[Image], axis: int) -> Image:
-    """Join tiles with white gaps."""
+def _beside(tiles: Sequence[Image]) -> Image:
+    """Join tiles of one height with white gaps."""
     parts: list[Image] = []
     for tile in tiles:
-        shape = list(tile.shape)
-        shape[axis] = GAP_PX
-        parts += [tile, np.full(shape, 255, np.uint8)]
-    return np.concatenate(parts[:-1], axis=axis)
+        parts += [tile, np.full((len(tile), GAP_PX, 3), 255, np.uint8)]
+    return np.concatenate(parts[:-1], axis=1)

@@ -37,6 +37,8 @@ class Args:
     """Folder of mask shards, for recipes that remove backgrounds."""
     out: Path = Path("views.png")
     """Picture to write."""
+    priors: bool = False
+    """Show how masks came about, not views: image, each prior, mask, background removed."""
     images: int = 6
     """Rows of the sheet."""
     seed: int = 0
@@ -57,18 +59,33 @@ def run(args: Args) -> int:
     recipe = find_recipe(args.recipe)
     data = ShardSet.open(args.shards)
     masks = MaskSet.open(args.masks, data) if args.masks is not None else None
-    sheet = draw_sheet(
-        _rows(args, recipe, data, masks),
-        f"{recipe.name}, seed {args.seed}, epoch {args.epoch}, {args.executor} executor: "
-        f"{len(recipe.views)} views of {min(args.images, len(data))} of {len(data):,} images",
-    )
+    count = f"{min(args.images, len(data))} of {len(data):,} images"
+    if args.priors:
+        sheet = draw_sheet(_prior_rows(args, data, masks), f"{args.masks}: masks of {count}")
+        note = f"priors and masks of {count}"
+    else:
+        start = f"{recipe.name}, seed {args.seed}, epoch {args.epoch}, {args.executor} executor"
+        heading = f"{start}: {len(recipe.views)} views of {count}"
+        sheet = draw_sheet(_rows(args, recipe, data, masks), heading)
+        note = f"{len(recipe.views)} views of recipe {recipe.name}; {recipe.cite}"
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         sheet.save(args.out)
     except (OSError, ValueError) as error:
         raise UserError(f"--out {args.out}: cannot write it ({error}); want a .png path") from None
-    print(f"{args.out}: {len(recipe.views)} views of recipe {recipe.name}; {recipe.cite}")
+    print(f"{args.out}: {note}")
     return 0
+
+
+def _prior_rows(args: Args, data: ShardSet, masks: MaskSet | None) -> list[list[Cell]]:
+    from fovea.pipeline.plan import epoch_order
+
+    from .preview_priors import prior_rows
+
+    if masks is None:
+        raise UserError("--priors: wants the masks to show beside them, give --masks FOLDER")
+    order = epoch_order(len(data), args.seed, args.epoch)
+    return prior_rows(data, masks, order[: args.images].tolist())
 
 
 def _rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fovea.saliency.pictures import background_removed, row, sheet, strip
+from fovea.saliency.pictures import background_removed, row, strip
 
 
 def test_background_removed_keeps_the_object_only() -> None:
@@ -25,9 +25,6 @@ def test_row_shows_image_maps_and_object() -> None:
     assert middles == [200, 0, 255, 200]
 
 
-def test_sheet_and_strip() -> None:
-    rows = [np.zeros((5, 7, 3), np.uint8), np.zeros((5, 11, 3), np.uint8)]
-    got = sheet(rows)
-    assert got.shape == (14, 11, 3) and (got[:5, 7:] == 255).all()
+def test_strip() -> None:
     pictures = strip(np.zeros((3, 6, 6, 3), np.uint8), np.ones((3, 6, 6), np.float32))
     assert pictures.shape == (12, 18, 3) and (pictures[6:] == 255).all()

@@ -12,9 +12,10 @@ from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.recipe_files import find_recipe
-from fovea.pipeline.store import ShardSet
+from fovea.pipeline.store import MaskSet, ShardSet
 from fovea.tools import contact_sheet, preview
 from fovea.tools.cli import call
+from fovea.tools.preview_priors import prior_rows
 
 
 def test_sheet_shows_the_batch(tiny_shards, tmp_path):
@@ -73,6 +74,7 @@ def photos_like(tiny_shards) -> np.ndarray:
         (["--images", "0"], "want 1 to 100"),
         (["--recipe", "ressl_32", "--out", "OUT/views.nonsense"], "want a .png path"),
         (["--executor", "gpu"], "executor"),
+        (["--priors"], "give --masks FOLDER"),
     ],
 )
 def test_bad_options_are_one_line(tiny_shards, tmp_path, options, words):
@@ -94,3 +96,31 @@ def test_a_users_recipe(tiny_shards, tmp_path, capsys):
     assert call(["preview", str(tiny_shards["val"]), *options]) == 0
     assert "1 views of recipe mine; me" in capsys.readouterr().out
     assert out.exists()
+
+
+def test_how_masks_came_about(tiny_shards, tmp_path, capsys):
+    """Each tile is the map that the prior gives, under its name."""
+    train, masks = str(tiny_shards["train"]), tmp_path / "rbd"
+    assert call(["mask", train, str(masks), "--prior", "robust_background", "--workers", "1"]) == 0
+    out = tmp_path / "priors.png"
+    options = ["--masks", str(masks), "--priors", "--images", "2", "--out", str(out)]
+    assert call(["preview", train, *options]) == 0
+    assert "priors and masks of 2 of 120 images" in capsys.readouterr().out
+    data = ShardSet.open(tiny_shards["train"])
+    row = prior_rows(data, MaskSet.open(masks, data), [7])[0]
+    assert [cell.title for cell in row[1:]] == [
+        "dense sparse reconstruction",
+        "manifold ranking",
+        "markov chain",
+        "robust background",
+        "rbd",
+        "background removed",
+    ]
+    image = decode_rgb(data.read(7))
+    made = np.abs(row[4].pixels[..., 0].astype(int) - row[5].pixels[..., 0])
+    assert made.mean() < 2, "the mask was made by this very prior"
+    kept = row[6].pixels != 128
+    assert np.array_equal(row[6].pixels[kept], image[kept])
+    with Image.open(out) as sheet:
+        width = sheet.width
+    assert width == contact_sheet.GAP_PX + 7 * (contact_sheet.TILE_PX + contact_sheet.GAP_PX)
