@@ -34,7 +34,9 @@ def graph_cues(lab: Tensor, side: int) -> Tensor:
     largest = (distance * links).amax((1, 2), keepdim=True).clamp_min(1e-6)
     weight = links * (torch.exp(-SHARPNESS * distance / largest) + FLOOR)
     system = torch.diag_embed(weight.sum(2)) - ALPHA * weight
-    rank = torch.linalg.inv(system)
+    # Symmetric and positive definite. (torch's `inv` of several matrices fails on more than one
+    # thread of a CPU with torch 2.14: "Pivots given to lu_solve".)
+    rank = torch.cholesky_inverse(torch.linalg.cholesky(system))
     rank = rank - torch.diag_embed(rank.diagonal(dim1=1, dim2=2))
     against = 1 - _stretch(rank @ sides.T)  # (B, N, 4)
     product = _stretch(against.prod(2, keepdim=True))

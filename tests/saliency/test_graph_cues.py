@@ -56,3 +56,17 @@ def test_one_colour_is_finite() -> None:
     for level in (0.0, 50.0):
         maps = graph_cues(torch.full((2, 3, 32, 48), level), 8)
         assert torch.isfinite(maps).all() and 0 <= maps.min() and maps.max() <= 1
+
+
+def test_two_threads_find_the_same() -> None:
+    """Inverting several matrices at once on two threads is where a torch release fails."""
+    lab = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = graph_cues(lab, 16)
+        torch.set_num_threads(2)
+        two = graph_cues(lab, 16)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
