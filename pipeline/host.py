@@ -112,11 +112,11 @@ class HostExecutor:
         for index in groups.pop((), []):
             row = rows[index]
             bad |= self._chunk(work, out, range(row, row + 1))
+        part = {name: view[rows.start : rows.stop] for name, view in out.items()}
         for group in groups.values():
             images = [good[index].sources for index in group]
             masks = [good[index].mask for index in group] if any(masked) else None
             all_of_them = len(group) == len(rows)
-            part = {name: view[rows.start : rows.stop] for name, view in out.items()}
             views = part if all_of_them else {n: v[: len(group)].clone() for n, v in part.items()}
             stacks.render(images, masks, _rows_of(drawn, np.array(group)), views)
             if not all_of_them:

@@ -17,9 +17,8 @@ from typing import Any
 
 Endless = Iterator[Any]
 """Batches without end, epoch after epoch."""
-
-
 PATIENCE_S = 10
+"""How long a contestant may take to end by itself."""
 
 
 class Apart:
@@ -60,7 +59,9 @@ class Apart:
             raise RuntimeError(f"contestant {self._name}: {error}")
 
     def _signal(self, which: signal.Signals) -> None:
-        os.killpg(self._process.ident or 0, which)
+        group = self._process.pid
+        assert group is not None, "started in __init__; group 0 would be our own"
+        os.killpg(group, which)
 
     def __enter__(self) -> Apart:
         return self
