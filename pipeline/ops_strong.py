@@ -74,12 +74,23 @@ def autocontrast(image: Node) -> Node:
 
 
 def equalize(image: Node) -> Node:
-    """Flat histogram per channel, by OpenCV's formula.
+    """Flat histogram per channel by Pillow's formula, to a level.
 
-    Pillow's counts the lowest level too: 6 levels of difference on average, and a hundred where
-    one level, such as a black background, holds much of the image. DALI offers no other.
+    With n pixels below the brightest level and step = trunc(n / 255), Pillow gives level x the
+    value trunc((trunc(step / 2) + pixels darker than x) / step); too few pixels change nothing.
+    DALI's operator is OpenCV's, which counts the pixels of x too but not those of the darkest
+    level, so on the inverted image it counts what Pillow counts: 255 - 255 (pixels darker) / n.
     """
-    return _operator("equalize")(image)
+    inverted = fn.cast(255 - image, dtype=ops.UINT8)
+    darker = 1.0 - fn.cast(_operator("equalize")(inverted), dtype=ops.FLOAT) / 255.0
+    brightest = fn.reductions.max(image, axes=[0, 1], keep_dims=True)
+    below = fn.cast(image < brightest, dtype=ops.FLOAT)
+    pixels = fn.reductions.sum(below, axes=[0, 1], keep_dims=True)
+    step = math.floor(pixels / 255.0)
+    enough = fn.cast(step > 0, dtype=ops.FLOAT)
+    step = math.max(step, 1.0)
+    level = math.floor((math.floor(step * 0.5) + darker * pixels) / step)
+    return fn.cast(math.min(level, 255.0) * enough + image * (1.0 - enough), dtype=ops.UINT8)
 
 
 def posterize(image: Node, strength: Node) -> Node:

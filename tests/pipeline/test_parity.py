@@ -19,7 +19,6 @@ from fovea.pipeline.views import ViewRecipe, ViewSpec
 from fovea.tools.benchmarks import parity, torchvision_oracle
 
 EXECUTORS = ("host", "dali")
-WITHOUT_ORACLE = {"ressl_strong"}  # strong.py and ops.py have tests of their own
 
 
 def start(kind: str, recipe: ViewRecipe, batch: int) -> Executor:
@@ -72,7 +71,7 @@ def test_whole_chains(kind, name, photos):
     runner.close()
 
 
-@pytest.mark.parametrize("name", sorted(set(lookup.names(RECIPES)) - WITHOUT_ORACLE))
+@pytest.mark.parametrize("name", lookup.names(RECIPES))
 def test_every_recipe_on_the_host(name, photos):
     recipe = shrunk(find_recipe(name))
     drawn = draw(

@@ -7,45 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torchvision.transforms.v2.functional as F
-from PIL import Image
+from nvidia.dali import fn, pipeline_def
+from PIL import Image, ImageOps
 
-from fovea.pipeline import executor, strong
+from fovea.pipeline import executor, ops_strong, strong
 from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.executor import Work
 from fovea.pipeline.parameters import STRONG_KINDS, draw
 from fovea.pipeline.views import ViewRecipe, ViewSpec
-from fovea.tools.benchmarks import parity
+from fovea.tools.benchmarks import parity, torchvision_strong
 
 NAMES = [name for name, _ in strong.STRONG]
 SIZE = 96
-
-
-def reference(image: Image.Image, name: str, level: float) -> Image.Image:
-    """The operation as torchvision has it for Pillow images."""
-    factor, share = 0.05 + 0.09 * abs(level), abs(level) / 10
-    sign = 1 if level > 0 else -1
-    shift = int(0.03 * level * SIZE)
-    plain = {"scale": 1.0, "angle": 0.0, "fill": [0, 0, 0]}
-    slope = [0.0, 0.0]
-    if name.startswith("shear"):
-        slope["xy".index(name[-1])] = float(np.degrees(np.arctan(0.03 * level)))
-    return {
-        "autocontrast": lambda: F.autocontrast(image),
-        "brightness": lambda: F.adjust_brightness(image, factor),
-        "colour": lambda: F.adjust_saturation(image, factor),
-        "contrast": lambda: F.adjust_contrast(image, factor),
-        "equalize": lambda: F.equalize(image),
-        "identity": lambda: image,
-        "posterize": lambda: F.posterize(image, 4 + int(4 * share)),
-        "rotate": lambda: F.rotate(image, sign * int(30 * share)),
-        "sharpness": lambda: F.adjust_sharpness(image, factor),
-        "shear_x": lambda: F.affine(image, translate=[0, 0], shear=slope, center=[0, 0], **plain),
-        "shear_y": lambda: F.affine(image, translate=[0, 0], shear=slope, center=[0, 0], **plain),
-        "solarize": lambda: F.solarize(image, 256 - int(256 * share)),
-        "translate_x": lambda: F.affine(image, translate=[-shift, 0], shear=slope, **plain),
-        "translate_y": lambda: F.affine(image, translate=[0, -shift], shear=slope, **plain),
-    }[name]()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +31,7 @@ def tile(photos) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 def test_operations_are_torchvisions(tile, name, level):
     got = strong.apply(tile, NAMES.index(name), float(level)).astype(int)
-    want = np.asarray(reference(Image.fromarray(tile), name, level)).astype(int)
+    want = np.asarray(torchvision_strong.apply(Image.fromarray(tile), name, level)).astype(int)
     differs = np.any(got != want, axis=2)
     # A sheared pixel may fall to its other neighbour: torchvision shears about other centres.
     allowed = 0.12 if name.startswith("shear") else 0.0
@@ -71,11 +44,11 @@ def test_there_are_as_many_as_are_drawn():
 
 
 def test_dali_makes_what_the_host_makes(photos):
-    """All fourteen operations at two levels, one a sample. Equalize is OpenCV's in DALI and is
-    left out; where that differs is said in `ops_strong.py`."""
+    """All fourteen operations at two levels, one a sample. Equalize widens what DALI's resize
+    differs by; on equal pixels it is tested below."""
     spec = ViewSpec(size_px=SIZE, crop="whole", flip_prob=0, strong_ops=1, strong_prob=1.0)
     recipe = ViewRecipe(name="strong", views={"view0": spec}, cite="")
-    kinds = np.array([k for k in range(STRONG_KINDS) if NAMES[k] != "equalize"], np.int8)
+    kinds = np.arange(STRONG_KINDS, dtype=np.int8)
     images = [photos.images[i % 3] for i in range(len(kinds))]
     sizes = photos.sizes[np.arange(len(kinds)) % 3]
     drawn = draw(recipe, np.arange(len(kinds)), sizes, 0, 0)["view0"]
@@ -91,11 +64,32 @@ def test_dali_makes_what_the_host_makes(photos):
             for runner in runners
         ]
         error = np.abs(pixels[0] - pixels[1]).mean(axis=(1, 2, 3))
-        assert dict(zip([NAMES[k] for k in kinds], error > 0.5, strict=True)) == {
-            NAMES[k]: False for k in kinds
-        }, error
+        bound = np.where(kinds == NAMES.index("equalize"), 1.5, 0.5)
+        assert not [NAMES[k] for k in kinds if error[k] > bound[k]], error
     for runner in runners:
         runner.close()
+
+
+def bordered(tile: np.ndarray, level: int, columns: int) -> np.ndarray:
+    """A photograph of which most is one level, as after a rotation or a removed background."""
+    return np.where(np.arange(SIZE)[None, :, None] < columns, np.uint8(level), tile)
+
+
+def test_dali_equalizes_as_pillow(tile):
+    coin = np.random.default_rng(0).random(tile.shape) < 0.5
+    images = [tile, tile // 3 + 40, np.full_like(tile, 7), np.where(coin, 90, 0).astype(np.uint8)]
+    images += [bordered(tile, level, c) for level in (0, 128, 255) for c in (60, SIZE - 1)]
+
+    @pipeline_def(batch_size=len(images), num_threads=1, device_id=None, prefetch_queue_depth=1)
+    def graph():
+        return ops_strong.equalize(fn.external_source(name="images", layout="HWC"))
+
+    running = graph()
+    running.feed_input("images", images)
+    (made,) = running.run()
+    for image, got in zip(images, made, strict=True):
+        want = np.asarray(ImageOps.equalize(Image.fromarray(image))).astype(int)
+        assert np.abs(np.asarray(got) - want).max() <= 1
 
 
 def test_samples_without_operations_stay(photos):

@@ -16,7 +16,10 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 
 from fovea.pipeline.parameters import ViewParameters
+from fovea.pipeline.strong import STRONG
 from fovea.pipeline.views import ViewRecipe, ViewSpec
+
+from . import torchvision_strong
 
 U8 = npt.NDArray[np.uint8]
 
@@ -27,7 +30,7 @@ BLUR_TAPS = 23
 def render(
     image: Image.Image, spec: ViewSpec, drawn: ViewParameters, row: int, mask: Image.Image | None
 ) -> U8:
-    """View of sample `row`, uint8 (S, S, 3). The strong set is not part of it."""
+    """View of sample `row`, uint8 (S, S, 3)."""
     if drawn.mask[row] and mask is not None:
         image = _without_background(image, mask, int(drawn.background[row]))
     image = _cut(image, spec, drawn, row)
@@ -42,6 +45,9 @@ def render(
         image = F.gaussian_blur(image, [BLUR_TAPS, BLUR_TAPS], [sigma, sigma])
     if drawn.solarize[row]:
         image = F.solarize(image, spec.solarize_threshold * 255)
+    for kind, level in zip(drawn.strong_op[row], drawn.strong_level[row], strict=True):
+        if kind >= 0:
+            image = torchvision_strong.apply(image, STRONG[kind][0], float(level))
     return np.asarray(image)
 
 
