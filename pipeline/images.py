@@ -45,13 +45,13 @@ def list_tree(root: Path) -> Listing:
     that data sets carry beside their images are counted in `Listing.skipped`.
     """
     builder = ListingBuilder()
-    for name in _walk(root, "", builder, ()):
+    for name in _walk(str(root), "", builder, ()):
         builder.add(name)
     return builder.build(root.resolve())
 
 
 def _walk(
-    folder: Path, prefix: str, builder: ListingBuilder, parents: tuple[tuple[int, int], ...]
+    folder: str, prefix: str, builder: ListingBuilder, parents: tuple[tuple[int, int], ...]
 ) -> Iterator[str]:
     try:
         status = os.stat(folder)
@@ -70,7 +70,7 @@ def _walk(
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 builder.skip("hidden folder")
             else:
-                yield from _walk(Path(entry.path), name + "/", builder, (*parents, here))
+                yield from _walk(entry.path, name + "/", builder, (*parents, here))
         elif form == "device":
             builder.skip("device or socket")
         elif kind := skip_kind(entry.name):

@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,7 @@ ENTRY = np.dtype(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
+class ImageRecord(NamedTuple):
     """One source image: where its bytes are and what it is called."""
 
     name: str  # path inside the source, "/" between folders
@@ -72,17 +71,21 @@ class Listing:
 
     def record(self, number: int) -> ImageRecord:
         """The record of image `number`, counted from 0 in source order."""
-        row = self.entries[number]
-        start, container = int(row["name"]), int(row["container"])
-        name = self.names[start : self.names.find(b"\0", start)]
-        return ImageRecord(
-            name.decode("utf-8", "surrogateescape"),
-            int(row["label"]),
-            None if container == WHOLE_FILE else self.containers[container],
-            int(row["codec"]),
-            int(row["offset"]),
-            int(row["length"]),
-        )
+        return next(self.records(np.array([number])))
+
+    def records(self, numbers: NDArray[np.int64]) -> Iterator[ImageRecord]:
+        """The records of several images, in this order."""
+        rows: list[tuple[int, ...]] = self.entries[numbers].tolist()
+        for container, codec, label, start, offset, length in rows:
+            name = self.names[start : self.names.find(b"\0", start)]
+            yield ImageRecord(
+                name.decode("utf-8", "surrogateescape"),
+                label,
+                None if container == WHOLE_FILE else self.containers[container],
+                codec,
+                offset,
+                length,
+            )
 
     def all_names(self) -> Iterator[str]:
         """The names of all images, in source order."""

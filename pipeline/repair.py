@@ -12,7 +12,7 @@ level or two. Of truncated files OpenCV returns the upper part, so the end mark 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .decode import DecodeError, decode_rgb
 from .errors import UserError
@@ -55,8 +55,7 @@ class RepairOptions:
             raise UserError(f"--max-pixels {self.max_pixels}: want width * height of a large image")
 
 
-@dataclass(frozen=True)
-class Repaired:
+class Repaired(NamedTuple):
     """A JPEG for the shard. `kind` is "copied", or says why the bytes are not those of the file."""
 
     data: bytes

@@ -209,6 +209,7 @@ class Job:
                 )
             )
             self._check_bad(totals, max_bad)
+        self.count = totals["seen"] - totals["bad"]
 
     def _known_records(self) -> Iterator[tuple[int, ShardRecord | None]]:
         """Each shard's number, and its record if an earlier attempt wrote it and it is there."""
@@ -231,9 +232,8 @@ class Job:
     def finish(self) -> Manifest:
         """Merge the records into the directory's files, manifest last; drop the job's state."""
         records = (self._record(index) for index in range(len(self.starts) - 1))
-        count = sum(len(self._record(index).rows) for index in range(len(self.starts) - 1))
         with self.place.workspace() as work:
-            merged = merge_records(work, records, count)
+            merged = merge_records(work, records, self.count)
             self.place.keep(work, (SAMPLES, PATHS, QUARANTINE))
         for name in merged.empty:
             self.place.remove(name)
@@ -242,7 +242,7 @@ class Job:
         manifest = Manifest(
             kind="images",
             tool_version=version("fovea-ssl"),
-            num_samples=count,
+            num_samples=self.count,
             shards=tuple(merged.infos),
             class_names=listing.class_names,
             options=self._options(listing),

@@ -183,8 +183,8 @@ class _ShardWriter:
         return ShardRecord(info, rows, paths, self.bad, dict(self.totals))
 
     def _members(self) -> Iterable[tuple[str, bytes]]:
-        for position, number in enumerate(self.numbers, start=self.first):
-            record = self.listing.record(int(number))
+        records = self.listing.records(self.numbers)
+        for position, record in enumerate(records, start=self.first):
             image = self._image(record)
             if image is None:
                 continue

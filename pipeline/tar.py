@@ -10,9 +10,9 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import UserError
 from .files import start_writing_back
@@ -28,8 +28,7 @@ LONG_NAME = b"././@LongLink\0"
 SIZE_LIMIT = 8**11  # bytes: eleven octal digits
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A file inside a tar: `size` bytes from byte `offset` of the tar."""
 
     name: str

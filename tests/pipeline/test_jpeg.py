@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fovea.pipeline import jpeg as markers
 from fovea.pipeline.jpeg import JpegError, exif_orientation, read_header
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)
@@ -91,3 +93,18 @@ def test_stray_bytes_and_strange_markers_are_noticed() -> None:
     assert read_header(data[:table] + b"\xff\xff" + data[table:]).stray_bytes == 0
     with pytest.raises(JpegError, match="FF79"):
         read_header(data[:-40] + b"\xff\x79" + data[-38:])
+
+
+@given(st.lists(st.sampled_from([0x00, 0x01, 0xD0, 0xD7, 0xD8, 0xD9, 0xFF]), max_size=40))
+def test_the_end_of_a_scan_is_where_a_plain_search_finds_it(
+    scan: list[int],
+) -> None:
+    data = b"before" + bytes(scan)
+    found = re.search(rb"\xff[^\x00\xd0-\xd7\xff]", data[6:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(markers, "WINDOW", 5)
+        if found is None:
+            with pytest.raises(JpegError, match="no end mark after the image data"):
+                markers._skip_scan(data, 6, markers.JpegHeader())
+        else:
+            assert markers._skip_scan(data, 6, markers.JpegHeader()) == 6 + found.start()
