@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +30,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     }
 }
 HOPELESS = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "TokenRetrievalError",
-    "ProfileNotFound",
-}
+    "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound",
+    "DefaultCredentialsError", "RefreshError",
+}  # fmt: skip
+DENIED = (401, 403)
+# They log, with tracebacks, what they try again; what fails for good is raised, and said once.
+for talkative in ("gcsfs", "google.auth"):
+    logging.getLogger(talkative).setLevel(logging.CRITICAL)
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "https": "http", "http": "http"}
 
 
@@ -72,7 +75,7 @@ def with_retries(what: str, action: Callable[[], Result]) -> Result:
         except FileNotFoundError:
             raise
         except Exception as error:  # every client library has its own types
-            if isinstance(error, PermissionError) or type(error).__name__ in HOPELESS:
+            if _is_denied(error):
                 raise UserError(
                     f"{what}: access denied ({_brief(error)}); renew the credentials and run again"
                 ) from error
@@ -82,6 +85,17 @@ def with_retries(what: str, action: Callable[[], Result]) -> Result:
                 ) from error
             time.sleep(wait_s)
     raise AssertionError("unreachable")
+
+
+def _is_denied(error: Exception) -> bool:
+    """Whether trying again is no use; every client library says it in its own way."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp, gcsfs
+    return (
+        isinstance(error, PermissionError)
+        or type(error).__name__ in HOPELESS
+        or status in DENIED
+        or str(error).startswith("Forbidden: ")  # gcsfs
+    )
 
 
 def _brief(error: Exception) -> str:

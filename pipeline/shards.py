@@ -170,7 +170,6 @@ class _ShardWriter:
         self.reader = SourceReader(self.listing.root)
         try:
             with native_stderr() as self.stderr_bytes:
-                self.said = self.stderr_bytes()
                 info, members = write_tar(path, self._members())
         finally:
             self.reader.close()
@@ -198,6 +197,9 @@ class _ShardWriter:
         try:
             data = self.reader.read(record)
             self.totals["bytes_read"] += len(data)
+            said = (
+                self.stderr_bytes()
+            )  # what clients of remote storage say is none of the decoder's
             image = repair(data, self.task.repair)
         except BadImage as error:
             self._set_aside(record, error.reason, error.cause)
@@ -217,8 +219,7 @@ class _ShardWriter:
         raw = record.codec in PIXEL_CODECS or record.container == PIXELS
         kind = "raw pixels" if raw else image.kind
         self.totals[kind] += 1
-        said, self.said = self.said, self.stderr_bytes()
-        if self.said > said:
+        if self.stderr_bytes() > said:
             self.totals["decoder warnings"] += 1
         return image
 
@@ -233,6 +234,5 @@ class _ShardWriter:
             raise UserError(
                 f"{record.name}: {reason}; remove it or use --on-bad quarantine to leave it out"
             )
-        self.said = self.stderr_bytes()
         self.totals["quarantined"] += 1
         self.bad.append({"path": record.name, "reason": reason, "error": cause})

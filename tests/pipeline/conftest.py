@@ -1,5 +1,5 @@
-"""Real photographs as JPEGs and as shards with masks that are thresholds of the images; and a real
-S3 API on this machine (moto's server) behind a proxy that fails when it is told to."""
+"""Real photographs as JPEGs and as shards with masks that are thresholds of the images; and, on
+this machine, the APIs of S3 and Google's storage behind a proxy that fails when it is told to."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ EXPIRED = b"""<?xml version="1.0"?><Error><Code>ExpiredToken</Code>
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Forwards to moto; `faults` holds (method, part of the path, kind, how often)."""
+    """Forwards to a server; `faults` holds (method, part of the path, kind, how often)."""
 
     daemon_threads = True
 
@@ -141,7 +141,7 @@ class FaultyProxy(ThreadingHTTPServer):
 
     def fail(self, method: str, part: str, kind: str, times: int) -> None:
         """Let the next `times` requests of that method and path fail: "500", "cut", "slow",
-        "expired" or "damaged"."""
+        "expired" (as S3 says it), "forbidden" or "damaged"."""
         self.faults.append([method, part, kind, times])
 
     def fault(self, method: str, path: str) -> str:
@@ -168,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(500, {}, b"<Error><Code>InternalError</Code></Error>")
         if fault == "expired":
             return self.answer(400, {"Content-Type": "application/xml"}, EXPIRED)
+        if fault == "forbidden":
+            return self.answer(403, {}, b"no access")
         if fault == "slow":
             time.sleep(1.5)
         connection = HTTPConnection(*self.server.upstream)
@@ -208,8 +210,25 @@ def s3_proxy() -> Iterator[FaultyProxy]:
     """The proxy; its bucket "data" exists and is shared by the session."""
     pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
     pytest.importorskip("moto", reason="moto's server is not installed (extra dev)")
+    with behind_proxy("moto.server", "-H", "127.0.0.1", "-p") as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def gs_proxy() -> Iterator[FaultyProxy]:
+    """The same before an emulator of Google's storage; its bucket "data" exists."""
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed (extra gcs)")
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    words = ("start", "--host", "127.0.0.1", "--in-memory", "--default-bucket", "data", "--port")
+    with behind_proxy("gcp_storage_emulator", *words) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def behind_proxy(module: str, *words: str) -> Iterator[FaultyProxy]:
+    """A proxy before the server that ``python -m MODULE WORDS PORT`` starts."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", module, *words, str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port)
@@ -236,7 +255,7 @@ def wait_for(port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)
-    raise TimeoutError("moto's server did not start")
+    raise TimeoutError("the server did not start")
 
 
 @pytest.fixture
