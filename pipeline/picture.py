@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .magic import describe
 
 SIDE_LIMIT_PX = 65500  # libjpeg's JPEG_MAX_DIMENSION
+OVERSHOOT = 0.02  # share of white by which resampling may have gone beyond black and white
 STRIP_PX = 1 << 20  # deep pixels are reduced to 8 bits this many at a time
 
 # Bytes per pixel at the worst moment: 6 for a baseline JPEG in OpenCV, up to 12 on the way through
@@ -81,9 +83,10 @@ def open_upright(
             _refuse_deep_planes(image)
             if max_side_px:
                 image.draft(None, (2 * max_side_px, 2 * max_side_px))
+            bits = max(getattr(image, "tag_v2", {}).get(BITS_TAG, (16,)))
             image.load()
             image = ImageOps.exif_transpose(image)
-            return _flatten(image, background), name
+            return _flatten(image, background, bits), name
     except BadPicture:
         raise
     except Image.DecompressionBombError as error:
@@ -108,9 +111,10 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _flatten(image: Image.Image, background: int) -> Image.Image:
+def _flatten(image: Image.Image, background: int, bits: int) -> Image.Image:
+    """`bits` are those of a grey value in the file where the mode has more than 8."""
     if image.mode.startswith(("I", "F")):
-        return _to_8_bit(image)
+        return _to_8_bit(np.asarray(image), bits)
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         below = Image.new("RGB", image.size, (background,) * 3)
@@ -121,19 +125,35 @@ def _flatten(image: Image.Image, background: int) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits, where 65535 is white, or of floats, where 1 is white (255 where a
-    value exceeds 1)."""
-    deep = np.asarray(image)
-    white = 65535.0
-    if deep.dtype.kind == "f":
-        white = 1.0 if np.nanmax(deep) <= 1 else 255.0
+def _to_8_bit(deep: NDArray[Any], bits: int) -> Image.Image:
+    white = _white(deep, bits)
     grey = np.empty(deep.shape, np.uint8)
     rows = max(1, STRIP_PX // deep.shape[1])
     for top in range(0, deep.shape[0], rows):
         strip = np.nan_to_num(deep[top : top + rows].astype(np.float64)) * (255.0 / white)
         grey[top : top + rows] = np.clip(np.rint(strip), 0, 255)
     return Image.fromarray(grey)
+
+
+def _white(deep: NDArray[Any], bits: int) -> float:
+    """Which value is white: 65535 of 16 bits; of 32 bits and floats, which have no white of their
+    own, the first that no value exceeds of 1 (floats only), 255 and 65535 (integers only).
+
+    Raises:
+        BadPicture: values are beyond all of these.
+    """
+    floats = deep.dtype.kind == "f"
+    if not floats and bits <= 16:
+        return 65535.0
+    low, high = float(np.nanmin(deep)), float(np.nanmax(deep))
+    for white in (1.0, 255.0) if floats else (255.0, 65535.0):
+        if -OVERSHOOT * white <= low and high <= (1 + OVERSHOOT) * white:
+            return white
+    raise BadPicture(
+        f"grey values from {low:g} to {high:g}, and nothing says which is white;"
+        " convert it to 8 or 16 bits",
+        "UnknownScale",
+    )
 
 
 def shrink(image: Image.Image, max_side_px: int) -> Image.Image:

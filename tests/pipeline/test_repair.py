@@ -111,6 +111,32 @@ def test_sixteen_bits_scale_to_eight() -> None:
     assert np.abs(decode_grey(repair(rgb, OPTIONS).data) - deep / 257).max() <= 3
 
 
+GREY = np.linspace(0, 255, 64 * 64, dtype=np.float32).reshape(64, 64)
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        (GREY * 257).astype(np.int32),
+        GREY.astype(np.int32),
+        GREY / 255,
+        GREY,
+        GREY / 255 * 1.01 - 0.005,  # resampled: a little beyond black and white
+    ],
+)
+def test_greys_without_a_white_of_their_own(deep: np.ndarray) -> None:
+    got = decode_grey(repair(saved(Image.fromarray(deep), "TIFF"), OPTIONS).data).astype(float)
+    assert np.abs(got - GREY).max() <= 4
+
+
+@pytest.mark.parametrize(
+    "deep", [GREY * 1e4, (GREY * 300).astype(np.int32), GREY - 100, np.full_like(GREY, np.nan)]
+)
+def test_greys_of_unknown_scale_are_refused(deep: np.ndarray) -> None:
+    with pytest.raises(BadImage, match="nothing says which is white; convert it to 8 or 16 bits"):
+        repair(saved(Image.fromarray(deep), "TIFF"), OPTIONS)
+
+
 def test_palette_and_bilevel() -> None:
     flat = np.zeros((32, 48, 3), np.uint8)
     flat[:, 24:] = (200, 40, 10)
