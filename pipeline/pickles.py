@@ -107,7 +107,7 @@ def _list(path: Path, release: Release, files: Files, split: str, spool: Path) -
         raise UserError(f"{path}: not the CIFAR release it looks like ({error!r})") from None
     if len(labels) != len(pixels):
         raise UserError(f"{path}: {len(pixels)} images but {len(labels)} labels")
-    return list_pixels(pixels, labels, tuple(str(name) for name in names), spool)
+    return list_pixels(pixels, labels, tuple(_text(name) for name in names), spool)
 
 
 def _load(files: Files, name: str, path: Path) -> dict[str, Any]:
@@ -117,7 +117,12 @@ def _load(files: Files, name: str, path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {name} is not a sound CIFAR batch ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: {name} is not a CIFAR batch")
-    return found
+    return {_text(key): value for key, value in found.items()}
+
+
+def _text(word: Any) -> str:  # noqa: ANN401
+    """A key or class name; pickled by Python 3 it may be bytes."""
+    return word.decode("latin1") if isinstance(word, bytes) else str(word)
 
 
 class _OnlyArrays(pickle.Unpickler):

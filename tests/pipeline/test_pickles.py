@@ -49,6 +49,28 @@ def test_cifar_pickles_need_no_prefix(tmp_path: Path, kind: str) -> None:
         list_source(str(source), SourceOptions(), tmp_path / "spool")
 
 
+@pytest.mark.parametrize("key", [str, str.encode])
+def test_cifar_100_pickles(tmp_path: Path, key) -> None:
+    """Keys of the real release are text; what Python 3 wrote again often has bytes."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    pixels = np.repeat(np.arange(0, 240, 20, dtype=np.uint8), 3072).reshape(12, 3072)
+    for name, rows in (("train", slice(0, 8)), ("test", slice(8, 12))):
+        part = {"data": pixels[rows], "fine_labels": [99, 0, 7, 7, 1, 2, 3, 4][: len(pixels[rows])]}
+        part["coarse_labels"] = [1] * len(pixels[rows])
+        values = {key(word): value for word, value in part.items()}
+        (folder / name).write_bytes(pickle.dumps(values, protocol=2))
+    meta = {key("fine_label_names"): [key(f"f{i}") for i in range(100)]}
+    (folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+    options = ShardOptions(source=SourceOptions(below="test"))
+    shard_images(str(folder), tmp_path / "s", options, workers=0)
+    with ShardSet.open(tmp_path / "s") as shards:
+        assert shards.class_names[99] == "f99" and sorted(shards.labels) == [0, 7, 7, 99]
+        for sample in range(4):
+            level = 160 + 20 * int(shards.path_of(sample))
+            assert np.abs(decode_rgb(shards.read(sample)).astype(int) - level).max() <= 1
+
+
 def test_a_pickle_that_is_a_program_is_refused(tmp_path: Path) -> None:
     cifar_pickles(tmp_path / "c")
     (tmp_path / "c" / "data_batch_3").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
