@@ -49,10 +49,6 @@ def build(name: str, *, stem: Stem = "imagenet", image_px: int = 224) -> nn.Modu
         return _resnet(base, int(width or 1), stem)
     if name == "resnet_tiny":
         return TinyResNet(stem)
-    if stem != "imagenet":
-        raise UserError(f"stem={stem}: only ResNets have it; {name} takes --stem imagenet")
-    if name.startswith("timm:"):
-        return _timm(name.removeprefix("timm:"))
     makers: dict[str, Callable[[], nn.Module]] = {
         "efficientnet_b0": lambda: _without_classifier(tv.efficientnet_b0(), 1280),
         "efficientnet_b1": lambda: _without_classifier(tv.efficientnet_b1(), 1280),
@@ -60,9 +56,13 @@ def build(name: str, *, stem: Stem = "imagenet", image_px: int = 224) -> nn.Modu
         "vit_s16": lambda: _vit(image_px, width=384, heads=6),
         "vit_b16": lambda: _vit(image_px, width=768, heads=12),
     }
-    if name not in makers:
+    if name not in makers and not name.startswith("timm:"):
         known = [*RESNETS, "resnet50_w2", "resnet50_w4", "resnet_tiny", *makers, "timm:NAME"]
         raise UserError(f"no backbone called {name!r}: have {', '.join(known)}")
+    if stem != "imagenet":
+        raise UserError(f"stem={stem}: only ResNets have it; {name} takes --stem imagenet")
+    if name.startswith("timm:"):
+        return _timm(name.removeprefix("timm:"))
     return makers[name]()
 
 

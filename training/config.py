@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -132,17 +133,26 @@ def preset(name: str) -> RunConfig:
     return found
 
 
-def difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> str:
-    """The first setting in which two configurations differ, in words; empty if none."""
+MOST_NAMED = 3
+
+
+def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Settings in which two configurations differ, in words, names first; empty if none."""
+    found = sorted(_differences(there, here, ""), key=lambda pair: not pair[0].endswith("name"))
+    named = [f"{key} is {words}" for key, words in found[:MOST_NAMED]]
+    more = [f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
+    return ", ".join(named + more)
+
+
+def _differences(
+    there: dict[str, Any], here: dict[str, Any], prefix: str
+) -> Iterator[tuple[str, str]]:
     for key in [*there, *(k for k in here if k not in there)]:
         old, new = there.get(key), here.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found = difference(old, new, f"{prefix}{key}.")
-            if found:
-                return found
+            yield from _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            return f"{prefix}{key} is {old} there and {new} here"
-    return ""
+            yield f"{prefix}{key}", f"{old} there and {new} here"
 
 
 def _made(kind: Any, values: dict[str, Any], prefix: str) -> Any:  # noqa: ANN401 (any dataclass)

@@ -186,6 +186,11 @@ class Run:
 
     def _open_masks(self) -> MaskSet | None:
         if not self.recipe.needs_mask:
+            if self.options.masks is not None and self.config.mask_prob is None:
+                raise UserError(
+                    f"--masks: recipe {self.config.recipe!r} removes no background: leave it "
+                    "away, or take a --recipe that does, e.g. relicv2 or byol_masked"
+                )
             return None
         if self.options.masks is None:
             raise UserError(
@@ -267,15 +272,11 @@ def claim(out: Path, config: RunConfig, data_checksum: str, notes: dict[str, Any
         raise UserError(f"--out {out} is a file: give a folder")
     if path.exists():
         there = json.loads(path.read_text())
-        known = {
-            "config": as_written_now(there["config"]),
-            "data_checksum": there["data_checksum"],
-        }
-        other = difference(known, wanted)
+        other = difference(as_written_now(there["config"]), config.to_json())
+        if not other and there["data_checksum"] != data_checksum:
+            other = f"of the images of {there.get('data')}"
         if other:
-            raise UserError(
-                f"{out} holds another run ({other.removeprefix('config.')}): give another --out"
-            )
+            raise UserError(f"{out} holds another run ({other}): give another --out")
         return
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} holds something else than a run: give another --out")

@@ -183,8 +183,18 @@ def test_another_configuration_or_other_data_is_refused(patches, tmp_path):
         cli.call([*argv, "--seed", "7"])
     with pytest.raises(UserError, match=r"method\.student_temp"):
         cli.call([*argv, "--method.student-temp", "0.2"])
+    with pytest.raises(UserError, match=r"\(backbone is .* there and resnet18 here, seed is"):
+        cli.call([*argv, "--seed", "9", "--backbone", "resnet18"])
+    with pytest.raises(UserError, match=r"\(method\.name is ressl there and simclr here, .+ more"):
+        cli.call(["pretrain", "simclr_r50", *argv[2:6], "--batch-size", "32"])
     argv[argv.index(str(patches("train")))] = str(patches("val"))
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match=r"another run \(of the images of .*train\)"):
+        cli.call(argv)
+
+
+def test_masks_that_no_view_would_use_are_refused(patches, tmp_path):
+    argv = command(patches, tmp_path / "run", *SMALL_RESSL, "--masks", tmp_path)
+    with pytest.raises(UserError, match="removes no background: leave it away"):
         cli.call(argv)
 
 
