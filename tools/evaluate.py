@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
+from fovea.pipeline.errors import UserError
 
 from . import (
     evaluate_analysis,
@@ -19,6 +20,7 @@ from . import (
     evaluate_tuning,
     evaluate_unbalanced,
 )
+from .arguments import parse
 from .evaluate_analysis import Analysis
 from .evaluate_dense import Dense
 from .evaluate_detection import Detection
@@ -29,47 +31,63 @@ from .evaluate_robustness import Robustness
 from .evaluate_tuning import Finetune, Semisup
 from .evaluate_unbalanced import Unbalanced
 
-Protocol = (
-    Annotated[Knn, tyro.conf.subcommand("knn")]
-    | Annotated[Linear, tyro.conf.subcommand("linear")]
-    | Annotated[Semisup, tyro.conf.subcommand("semisup")]
-    | Annotated[Fewshot, tyro.conf.subcommand("fewshot")]
-    | Annotated[Lowshot, tyro.conf.subcommand("lowshot")]
-    | Annotated[Transfer, tyro.conf.subcommand("transfer")]
-    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
-    | Annotated[Robustness, tyro.conf.subcommand("robustness")]
-    | Annotated[Unbalanced, tyro.conf.subcommand("unbalanced")]
-    | Annotated[Dense, tyro.conf.subcommand("dense")]
-    | Annotated[Detection, tyro.conf.subcommand("detection")]
-    | Annotated[Analysis, tyro.conf.subcommand("analysis")]
-)
-RUNNERS: dict[type, Callable[[Any], int]] = {
-    Knn: evaluate_knn.evaluate,
-    Linear: evaluate_linear.evaluate,
-    Semisup: evaluate_tuning.semisup,
-    Fewshot: evaluate_frozen.fewshot,
-    Lowshot: evaluate_frozen.lowshot,
-    Transfer: evaluate_frozen.transfer,
-    Finetune: evaluate_tuning.finetune,
-    Robustness: evaluate_robustness.evaluate,
-    Unbalanced: evaluate_unbalanced.evaluate,
-    Dense: evaluate_dense.evaluate,
-    Detection: evaluate_detection.evaluate,
-    Analysis: evaluate_analysis.evaluate,
+PROTOCOLS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "knn": (Knn, evaluate_knn.evaluate),
+    "linear": (Linear, evaluate_linear.evaluate),
+    "semisup": (Semisup, evaluate_tuning.semisup),
+    "fewshot": (Fewshot, evaluate_frozen.fewshot),
+    "lowshot": (Lowshot, evaluate_frozen.lowshot),
+    "transfer": (Transfer, evaluate_frozen.transfer),
+    "finetune": (Finetune, evaluate_tuning.finetune),
+    "robustness": (Robustness, evaluate_robustness.evaluate),
+    "unbalanced": (Unbalanced, evaluate_unbalanced.evaluate),
+    "dense": (Dense, evaluate_dense.evaluate),
+    "detection": (Detection, evaluate_detection.evaluate),
+    "analysis": (Analysis, evaluate_analysis.evaluate),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """How good is the backbone? Each protocol has options of its own: fovea evaluate knn --help.
+    """How good is the backbone? Each protocol has options of its own.
 
     Example: fovea evaluate knn runs/ressl --train shards/train --val shards/val
     """
 
-    protocol: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Protocol]]
+    protocol: str
     """How to score it."""
+    options: Any
+    """Those of the protocol."""
+
+
+def overview() -> str:
+    """The text of ``fovea evaluate --help``."""
+    lines = ["usage: fovea evaluate PROTOCOL RUN --train SHARDS --val SHARDS [options]", ""]
+    lines += [*(line.strip() for line in str(Args.__doc__).splitlines()), "protocols:"]
+    lines += [f"  {name:11} {_summary(kind)}" for name, (kind, _) in PROTOCOLS.items()]
+    lines += ["", "'fovea evaluate PROTOCOL --help' lists its options."]
+    return "\n".join(lines)
+
+
+def _summary(kind: type) -> str:
+    return str(kind.__doc__).splitlines()[0]
+
+
+def read(argv: list[str]) -> Args:
+    """Arguments of the command: the protocol comes first, because it has the options.
+
+    Raises:
+        UserError: no protocol of that name, or a wrong option.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        sys.exit(0 if argv else 2)
+    name, *rest = argv
+    if name not in PROTOCOLS:
+        raise UserError(f"no protocol {name!r}: write fovea evaluate {{{','.join(PROTOCOLS)}}} RUN")
+    return Args(protocol=name, options=parse(PROTOCOLS[name][0], f"fovea evaluate {name}", rest))
 
 
 def run(args: Args) -> int:
     """Runs the chosen protocol."""
-    return RUNNERS[type(args.protocol)](args.protocol)
+    return PROTOCOLS[args.protocol][1](args.options)

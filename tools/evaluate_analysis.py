@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .evaluate_session import Common, Session
+from .evaluate_session import Common, Session, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis(Common):
-    """t-SNE, confused classes, discriminant ratios, neighbour and cluster grids: PNG and data."""
+    """t-SNE, confused classes, discriminant ratios, neighbours, clusters, teacher against student.
+
+    PNG pictures and the data behind them (analysis.npz) go to RUN/eval/analysis.
+    """
 
     images: int = 3000
     """Validation images for t-SNE and k-means, evenly spread; more are slow."""
@@ -34,43 +38,54 @@ def evaluate(args: Analysis) -> int:
 
     from . import evaluate_drawings as draw
 
+    at_least(1, args, "images", "queries")
+    at_least(0, args, "clusters")
     session = Session(args)
+    session.check_classes()
+    count = min(args.images, len(session.val))
+    analysis.check_perplexity(count, args.perplexity)
     train = session.features(session.train, "training features")
     val = session.features(session.val, "validation features")
     classes = scores.check_pair(train, val)
-    count = min(args.images, len(val))
     some = val.take(np.array([int((i + 0.5) * len(val) / count) for i in range(count)]))
-    folder = session.folder / "analysis"
-    folder.mkdir(parents=True, exist_ok=True)
     names = list(val.class_names) or [f"class {c}" for c in range(classes)]
     clusters = analysis.kmeans(some, args.clusters or classes, seed=args.seed)
     ratios = analysis.discriminant_ratios(some)
     confusion = analysis.confusion(train, val, k=min(20, len(train)))
     at = analysis.tsne(some, perplexity=args.perplexity, seed=args.seed)
-    draw.scatter(at, some.labels, names, folder / "tsne.png")
-    draw.confusion(confusion, names, folder / "confusion.png")
-    draw.histogram(ratios[np.isfinite(ratios)], "discriminant ratio", folder / "ratios.png")
-    draw.grid(session.val, some.ids[clusters.nearest], folder / "clusters.png")
-    _neighbour_grid(session, train, val, args, folder / "neighbours.png")
-    np.savez(
-        folder / "analysis.npz", tsne=at, labels=some.labels, ids=some.ids, ratios=ratios,
-        confusion=confusion, clusters=clusters.assignment,
-    )  # fmt: skip
     figures = {
         "cluster accuracy": clusters.accuracy,
         "NMI": clusters.nmi,
         "ARI": clusters.ari,
         "discriminant ratio": float(np.nanmedian(ratios)),
     }
-    result = Result(
-        protocol="analysis",
-        rows={"trained": figures},
-        options={"images": count, "clusters": int(clusters.assignment.max()) + 1},
-        not_percent=tuple(figures),
-        extra={"pictures": [f"analysis/{p.name}" for p in sorted(folder.glob("*.png"))]},
-        **session.circumstances(),
-    )
-    return session.finish(result)
+    session.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".analysis-", dir=session.folder) as work:
+        folder = Path(work) / "analysis"  # takes its place with the result, not before
+        folder.mkdir()
+        draw.scatter(at, some.labels, names, folder / "tsne.png")
+        draw.confusion(confusion, names, folder / "confusion.png")
+        draw.histogram(ratios[np.isfinite(ratios)], "discriminant ratio", folder / "ratios.png")
+        draw.grid(session.val, some.ids[clusters.nearest], folder / "clusters.png")
+        _neighbour_grid(session, train, val, args, folder / "neighbours.png")
+        np.savez(
+            folder / "analysis.npz", tsne=at, labels=some.labels, ids=some.ids, ratios=ratios,
+            confusion=confusion, clusters=clusters.assignment,
+        )  # fmt: skip
+        training = session.trained_branches()
+        draw.curves(training, "20-NN accuracy during training", folder / "training.png")
+        result = Result(
+            protocol="analysis",
+            rows={"trained": figures},
+            options={"images": count, "clusters": int(clusters.assignment.max()) + 1},
+            not_percent=tuple(figures),
+            extra={
+                "pictures": sorted(p.name for p in folder.glob("*.png")),
+                "training": training,
+            },
+            **session.circumstances(),
+        )
+        return session.finish(result, folder)
 
 
 def _neighbour_grid(session: Session, train: Any, val: Any, args: Analysis, path: Path) -> None:  # noqa: ANN401

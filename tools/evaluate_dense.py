@@ -52,7 +52,7 @@ def evaluate(args: Dense) -> int:
     from fovea.training.evaluation.results import Result
     from fovea.training.initial import load_network
 
-    from .evaluate_session import Common, Session
+    from .evaluate_session import chosen_device, finish, results_folder, what_was_asked
     from .progress import bar
 
     config = dense.DenseConfig(
@@ -60,10 +60,10 @@ def evaluate(args: Dense) -> int:
     )
     data = {name: dense.pairs(folder / "images", folder / "masks")
             for name, folder in (("train", args.train), ("val", args.val))}  # fmt: skip
+    device = chosen_device(args.device)
     backbone, _ = load_network(args.run, args.branch)
     torch.manual_seed(args.seed)
     model = dense.FCN(copy.deepcopy(backbone), args.classes)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     steps = len(data["train"]) // args.batch_size * args.epochs
     with bar("steps", steps, quiet=args.json) as advance:
         loss = dense.train_fcn(
@@ -71,18 +71,13 @@ def evaluate(args: Dense) -> int:
             on_step=advance,
         )  # fmt: skip
     miou = dense.mean_iou(model, data["val"], args.classes, binary=args.binary, device=device)
-    session = Session(
-        Common(run=args.run, train=args.train, val=args.val, out=args.out, json=args.json)
-    )
     result = Result(
         protocol="dense",
         rows={"FCN": {"mIoU": miou}},
-        branch=args.branch,
-        train=str(args.train.resolve()),
-        val=str(args.val.resolve()),
         train_images=len(data["train"]),
         val_images=len(data["val"]),
         classes=args.classes,
         options={"epochs": args.epochs, "lr": args.lr, "last loss": round(loss, 4)},
+        **what_was_asked(args),
     )
-    return session.finish(result)
+    return finish(result, results_folder(args.run, args.out), json=args.json)

@@ -54,7 +54,7 @@ def evaluate(args: Detection) -> int:
     from fovea.training.evaluation.results import Result
     from fovea.training.initial import load_network
 
-    from .evaluate_session import Common, Session
+    from .evaluate_session import chosen_device, finish, results_folder, what_was_asked
     from .progress import bar
 
     config = detection.DetectorConfig(
@@ -64,30 +64,25 @@ def evaluate(args: Detection) -> int:
     train, val = detection.read(args.train), detection.read(args.val)
     if train.names != val.names:
         raise UserError(f"--val {args.val} has other categories than --train: give the same ones")
+    device = chosen_device(args.device)
     backbone, _ = load_network(args.run, args.branch)
     torch.manual_seed(args.seed)
     classes = len(train.names) + 1
     detector = dense.mask_rcnn_c4(copy.deepcopy(backbone), classes, min_px=args.min_px[-1])
     moved = dense.same_weights(detector, backbone)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with bar("iterations", args.iterations, quiet=args.json) as advance:
         loss = detection.train(
             detector, train, config, device=device, seed=args.seed, on_step=advance
         )
     scores = detection.evaluate(detector, val, device=device)
-    session = Session(
-        Common(run=args.run, train=args.train, val=args.val, out=args.out, json=args.json)
-    )
     result = Result(
         protocol="detection",
         rows={"Mask R-CNN C4": scores},
-        branch=args.branch,
-        train=str(args.train.resolve()),
-        val=str(args.val.resolve()),
         train_images=len(train.scenes),
         val_images=len(val.scenes),
         classes=len(train.names),
         options={"iterations": args.iterations, "lr": args.lr, "last loss": round(loss, 4)},
         extra={"tensors_from_backbone": moved},
+        **what_was_asked(args),
     )
-    return session.finish(result)
+    return finish(result, results_folder(args.run, args.out), json=args.json)

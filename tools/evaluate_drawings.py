@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -18,9 +19,9 @@ Picture = NDArray[np.uint8]
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """`count` colours of even hue, alternating in lightness so that neighbours differ."""
-    hues = (np.arange(count) * 0.61803 % 1 * 179).astype(np.uint8)  # golden angle
-    values = np.where(np.arange(count) % 2, 150, 205).astype(np.uint8)
+    """`count` colours as far apart in hue as can be, alternating in lightness."""
+    hues = (np.arange(count) / count * 180).astype(np.uint8)
+    values = np.where(np.arange(count) % 2, 130, 225).astype(np.uint8)
     hsv = np.stack([hues, np.full(count, 175, np.uint8), values], axis=1)[None]
     rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].tolist()
     return [(red, green, blue) for red, green, blue in rgb]
@@ -32,9 +33,10 @@ def scatter(
     """Points (N, 2) coloured by class, with a legend where there are at most 20 classes."""
     side, margin, scale = 900, 24, 8  # scale: OpenCV draws in eighths of a pixel
     legend = 190 if len(names) <= 20 else 0
-    canvas = np.full((side, side + legend, 3), PAPER, np.uint8)
     low, span = at.min(axis=0), np.ptp(at, axis=0).max() or 1
     points = margin + (at - low) / span * (side - 2 * margin)
+    tall = max(int(points[:, 1].max()), 24 * len(names) * bool(legend)) + margin
+    canvas = np.full((tall, side + legend, 3), PAPER, np.uint8)
     colours = palette(len(names))
     for (x, y), label in zip(points, labels, strict=True):
         centre = (int(x * scale), int(y * scale))
@@ -58,6 +60,8 @@ def confusion(matrix: NDArray[np.float64], names: list[str], path: Path) -> None
     side = margin + cell * classes + 10
     picture = Image.new("RGB", (side, side), PAPER)
     pen = ImageDraw.Draw(picture)
+    if named:
+        pen.text((8, 8), "row: true class\ncolumn: vote\nin percent", fill=SOFT, font=_font(12))
     for row in range(classes):
         for column in range(classes):
             share = float(matrix[row, column])
@@ -68,7 +72,7 @@ def confusion(matrix: NDArray[np.float64], names: list[str], path: Path) -> None
             pen.rectangle((x, y, x + cell - 2, y + cell - 2), fill=level)
             if cell >= 30 and share >= 0.005:
                 text = f"{100 * share:.0f}"
-                ink = PAPER if share > 0.5 else INK
+                ink = PAPER if share > 0.7 else INK
                 pen.text((x + cell / 2, y + cell / 2), text, fill=ink, font=_font(12), anchor="mm")
         if named:
             at = margin + row * cell + cell / 2
@@ -80,7 +84,7 @@ def confusion(matrix: NDArray[np.float64], names: list[str], path: Path) -> None
 
 
 def histogram(values: NDArray[np.float64], title: str, path: Path) -> None:
-    """Counts of `values`, with its median marked."""
+    """Counts of `values`, one a class, with their median marked."""
     width, height, margin = 640, 320, 40
     picture = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(picture)
@@ -100,6 +104,48 @@ def histogram(values: NDArray[np.float64], title: str, path: Path) -> None:
     for value, x, anchor in ((edges[0], margin, "la"), (edges[-1], width - margin, "ra")):
         pen.text((x, height - margin + 6), f"{value:.3g}", fill=SOFT, font=_font(13), anchor=anchor)
     pen.text((width / 2, height - 18), title, fill=INK, font=_font(13), anchor="mm")
+    most = f"{counts.max()} class{'es' if counts.max() > 1 else ''}"
+    pen.text((margin, margin - 8), most, fill=SOFT, font=_font(13), anchor="lb")
+    picture.save(path)
+
+
+def curves(series: Mapping[str, tuple[list[float], list[float]]], title: str, path: Path) -> None:
+    """Shares over epochs, a line a name; no picture where there are no two points to join."""
+    series = {name: points for name, points in series.items() if len(points[0]) > 1}
+    if not series:
+        return
+    width, height, margin = 640, 360, 52
+    x_end = max(max(x) for x, _ in series.values()) or 1
+    every = [share for _, y in series.values() for share in y]
+    low, span = min(every), (max(every) - min(every)) or 1
+    picture = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(picture)
+    floor = height - margin
+    pen.line((margin, floor, width - margin, floor), fill=SOFT)
+    for share in (low, low + span / 2, low + span):
+        y = floor - (share - low) / span * (height - 2 * margin)
+        pen.line((margin, y, width - margin, y), fill=(228, 226, 222))
+        text = f"{100 * share:.1f}%"
+        pen.text((margin - 6, y), text, fill=SOFT, font=_font(12), anchor="rm")
+    for i, (name, (epochs, shares)) in enumerate(series.items()):
+        colour = ((11, 110, 117), (194, 96, 28))[i % 2]
+        points = [
+            (
+                margin + epoch / x_end * (width - 2 * margin),
+                floor - (share - low) / span * (height - 2 * margin),
+            )
+            for epoch, share in zip(epochs, shares, strict=True)
+        ]
+        pen.line(points, fill=colour, width=3, joint="curve")
+        for x, y in points:
+            pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
+        label = f"{name} {100 * shares[-1]:.1f}%"
+        pen.text((width - margin, 12 + 17 * i), label, fill=colour, font=_font(13), anchor="ra")
+    pen.text((margin, 14), title, fill=INK, font=_font(14))
+    pen.text((margin, floor + 8), "0", fill=SOFT, font=_font(12))
+    pen.text(
+        (width - margin, floor + 8), f"epoch {x_end:g}", fill=SOFT, font=_font(12), anchor="ra"
+    )
     picture.save(path)
 
 

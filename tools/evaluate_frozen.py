@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .evaluate_session import Common, Session
+from .evaluate_session import Common, Session, at_least, share
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from fovea.pipeline.store import ShardSet
 
     Bools = NDArray[np.bool_]
 
@@ -73,6 +71,8 @@ def fewshot(args: Fewshot) -> int:
     from fovea.training.evaluation import fewshot
     from fovea.training.evaluation.results import Result
 
+    at_least(2, args, "way")
+    at_least(1, args, "shot", "queries", "episodes")
     session = Session(args)
     episodes = fewshot.Episodes(
         way=args.way,
@@ -104,6 +104,9 @@ def lowshot(args: Lowshot) -> int:
 
     from .progress import bar
 
+    at_least(1, args, "k", "draws")
+    if args.cost <= 0:
+        raise UserError(f"--cost {args.cost:g}: want more than 0")
     session = Session(args)
     positive, truth = _memberships(args, session)
     fewest = int(positive.sum(axis=0).min())
@@ -133,19 +136,12 @@ def lowshot(args: Lowshot) -> int:
 
 def _memberships(args: Lowshot, session: Session) -> tuple[Bools, Bools]:
     """Which image is of which class, (N, C) and (M, C): by --labels, else by class folder."""
-    from fovea.pipeline.errors import UserError
     from fovea.training.evaluation import lowshot
 
     data = (session.train, session.val)
     if args.labels is None:
-        names = session.train.class_names
-        if names != session.val.class_names:
-            raise UserError(
-                "--train and --val have different classes: shard the same class folders"
-            )
-        for shards, option in zip(data, ("--train", "--val"), strict=True):
-            smallest_class(shards, option)
-        first, second = (lowshot.one_hot(d.labels, len(names)) for d in data)
+        classes = session.check_classes()
+        first, second = (lowshot.one_hot(d.labels, classes) for d in data)
         return first, second
     named = [[d.path_of(i) for i in range(len(d))] for d in data]
     every, _ = lowshot.read_classes(args.labels, [*named[0], *named[1]])
@@ -169,7 +165,10 @@ def transfer(args: Transfer) -> int:
     metric = args.metric
     if metric == "auto":
         metric = transfer.METRICS[args.dataset] if args.dataset else "top1"
+    at_least(1, args, "strengths")
+    share(args, "held_out")
     session = Session(args)
+    session.check_classes()
     train = session.features(session.train, "training features")
     test = session.features(session.val, "test features")
     grid = tuple(float(x) for x in np.logspace(-6, 5, args.strengths))
@@ -178,26 +177,10 @@ def transfer(args: Transfer) -> int:
             train, test, metric=metric, grid=grid, held_out=args.held_out, seed=args.seed,
             device=session.device, on_fit=advance,
         )  # fmt: skip
-    name = args.dataset or args.val.resolve().parent.name
     result = Result(
         protocol="transfer" if not args.dataset else f"transfer-{args.dataset}",
-        rows={name: {"top1": found.top1, "mean_per_class": found.mean_per_class}},
+        rows={"trained": {"top1": found.top1, "mean_per_class": found.mean_per_class}},
         options={"l2": f"{found.l2:.3g}", "chosen by": metric},
         **session.circumstances(),
     )
     return session.finish(result)
-
-
-def smallest_class(data: ShardSet, option: str) -> int:
-    """Number of images in the smallest class.
-
-    Raises:
-        UserError: there are images without a class.
-    """
-    import numpy as np
-
-    from fovea.pipeline.errors import UserError
-
-    if len(data) == 0 or int(data.labels.min()) < 0:
-        raise UserError(f"{option} {data.folder} has images without a class: shard class folders")
-    return int(np.unique(data.labels, return_counts=True)[1].min())

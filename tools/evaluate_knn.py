@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .evaluate_session import Common, Session
+from .evaluate_session import Common, Session, at_least
 
 if TYPE_CHECKING:
     from fovea.training.evaluation.features import Features
@@ -27,10 +27,18 @@ class Knn(Common):
 
 def evaluate(args: Knn) -> int:
     """Scores, saves, prints."""
+    from fovea.pipeline.errors import UserError
     from fovea.training.evaluation import knn
     from fovea.training.evaluation.results import Result
 
+    at_least(1, args, "k")
+    at_least(0, args, "queries")
     session = Session(args)
+    session.check_classes()
+    if max(args.k) > len(session.train):
+        raise UserError(
+            f"--k {max(args.k)}: want at most {len(session.train)}, the images of --train"
+        )
     train = session.features(session.train, "training features")
     val = session.features(session.val, "validation features")
     rows = {"trained": _scores(train, val, args, session.device)}

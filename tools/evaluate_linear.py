@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .evaluate_session import Common, Session
+from .evaluate_session import Common, Session, at_least, share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,10 @@ def evaluate(args: Linear) -> int:
 
     from .progress import bar
 
+    at_least(1, args, "epochs")
+    share(args, "held_out")
     session = Session(args)
+    session.check_classes()
     config = linear.PRESETS[args.preset]
     changes = {name: getattr(args, name) for name in ("epochs", "lrs") if getattr(args, name)}
     config = replace(config, **changes)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .evaluate_session import Common, Session
+from .evaluate_session import Common, Session, at_least
 
 if TYPE_CHECKING:
+    from fovea.pipeline.store import ShardSet
     from fovea.training.evaluation.linear import Heads
+    from fovea.training.evaluation.robustness import ClassMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,16 @@ class Robustness(Common):
 
 def evaluate(args: Robustness) -> int:
     """Trains once, scores every set, saves, prints."""
+    from fovea.training.evaluation import corruptions, robustness
     from fovea.training.evaluation.results import Result
 
+    at_least(1, args, "epochs")
     session = Session(args)
+    session.check_classes()
+    shifted = _shifted_sets(session, args)
+    for name in args.corruptions or corruptions.NAMES:
+        for severity in args.severities or (1,):
+            corruptions.check(name, severity)
     heads, lr = _classifier(session, args)
     rows: dict[str, dict[str, Any]] = {"trained": {"clean": _top1(session, heads, session.val)}}
     table = _corrupted(session, args, heads)
@@ -42,8 +51,9 @@ def evaluate(args: Robustness) -> int:
     if table:
         means = [sum(v) / len(v) for v in table.values()]
         rows["trained"]["mean corrupted"] = sum(means) / len(means)
-    for path in args.shifted:
-        rows["trained"][path.name] = _shifted(session, args, heads, path)
+    for name, (data, classes) in shifted.items():
+        logits, labels = _logits(session, heads, data, name)
+        rows["trained"][name] = robustness.accuracy(logits, labels, classes)
     severities = {"severities": list(args.severities)} if table else {}
     result = Result(
         protocol="robustness",
@@ -97,15 +107,27 @@ def _corrupted(session: Session, args: Robustness, heads: Heads) -> dict[str, li
     return table
 
 
-def _shifted(session: Session, args: Robustness, heads: Heads, path: Path) -> float:
+def _shifted_sets(session: Session, args: Robustness) -> dict[str, tuple[ShardSet, ClassMap]]:
+    """The sets of --shifted and their classes, by folder name; opened before anything is computed.
+
+    Raises:
+        UserError: one is not there, or its classes are not those of --train.
+    """
+    from fovea.pipeline.errors import UserError
     from fovea.pipeline.store import ShardSet
     from fovea.training.evaluation import robustness
 
-    data = ShardSet.open(path)
-    train = session.train.class_names
-    if args.mapping:
-        classes = robustness.read_mapping(args.mapping, train, data.class_names)
-    else:
-        classes = robustness.match(train, data.class_names)
-    logits, labels = _logits(session, heads, data, path.name)
-    return robustness.accuracy(logits, labels, classes)
+    paths = [path.resolve() for path in args.shifted]
+    found = {}
+    for path in paths:
+        data = ShardSet.open(path)
+        if len(data) == 0 or data.labels.min() < 0:
+            raise UserError(f"--shifted {path} has images without a class: shard class folders")
+        train = session.train.class_names
+        if args.mapping:
+            classes = robustness.read_mapping(args.mapping, train, data.class_names)
+        else:
+            classes = robustness.match(train, data.class_names)
+        alone = sum(path.name == other.name for other in paths) == 1
+        found[path.name if alone else f"{path.parent.name}/{path.name}"] = (data, classes)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,19 +53,106 @@ class Common:
     """Print the result as JSON instead of a table."""
 
 
+HOW = {"run", "device", "executor", "threads", "cache", "no_cache", "out", "work", "json"}
+"""Options that say where and how fast, not what is measured."""
+
+
+def settings(args: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The options that decide a result, as JSON holds them."""
+    how = HOW | ({"batch_size"} if isinstance(args, Common) else set())
+    given = {f.name: getattr(args, f.name) for f in fields(args) if f.name not in how}
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
+def at_least(least: int, args: Any, *names: str) -> None:  # noqa: ANN401
+    """Check options that are whole numbers, or several of them.
+
+    Raises:
+        UserError: one is below `least`.
+    """
+    from fovea.pipeline.errors import UserError
+
+    for name in names:
+        value = getattr(args, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and number < least:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} {number}: want {least} or more")
+
+
+def share(args: Any, name: str) -> None:  # noqa: ANN401
+    """Check an option that is a part of something.
+
+    Raises:
+        UserError: it is not between 0 and 1.
+    """
+    from fovea.pipeline.errors import UserError
+
+    if not 0 < getattr(args, name) < 1:
+        option = name.replace("_", "-")
+        raise UserError(f"--{option} {getattr(args, name):g}: want a share between 0 and 1")
+
+
+def chosen_device(asked: str | None) -> str:
+    """The device of --device, or the first GPU, or the CPU where there is none.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    import torch
+
+    from fovea.pipeline.errors import UserError
+
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0].split(". ")[0]
+        raise UserError(f"--device {asked}: not usable here ({first}); write cpu") from None
+    return asked
+
+
+def results_folder(run: Path, out: Path | None) -> Path:
+    """Where results go: --out, or beside the checkpoints of a run, or beside a bare file."""
+    return out or (run / "eval" if run.is_dir() else run.with_suffix(".eval"))
+
+
+def what_was_asked(args: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Fields of `Result` that follow from the options of a protocol about one run."""
+    from fovea.training.checkpoint import checkpoint_of
+
+    path = checkpoint_of(args.run) if args.run.is_dir() else args.run
+    digits = path.stem.rpartition("-")[2]
+    return {
+        "run": str(args.run.resolve()),
+        "checkpoint": path.name,
+        "step": int(digits) if digits.isdigit() else 0,
+        "branch": args.branch,
+        "train": str(args.train.resolve()),
+        "val": str(args.val.resolve()),
+        "settings": settings(args),
+    }
+
+
 class Session:
     """Backbone, shards and features that the options name, each made when first asked for."""
 
     def __init__(self, args: Common) -> None:
+        at_least(1, args, "image_px", "batch_size", "threads")
         self.args = args
         self.started = time.perf_counter()
 
     @cached_property
     def device(self) -> str:
         """Where the backbone runs."""
-        import torch
-
-        return self.args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return chosen_device(self.args.device)
 
     @cached_property
     def executor(self) -> Literal["host", "dali"]:
@@ -77,8 +164,7 @@ class Session:
     @cached_property
     def folder(self) -> Path:
         """Where results go."""
-        run = self.args.run
-        return self.args.out or (run / "eval" if run.is_dir() else run.with_suffix(".eval"))
+        return results_folder(self.args.run, self.args.out)
 
     @cached_property
     def backbone(self) -> nn.Module:
@@ -101,6 +187,16 @@ class Session:
 
         return ShardSet.open(self.args.val)
 
+    def check_classes(self) -> int:
+        """Number of classes; asked before anything is computed.
+
+        Raises:
+            UserError: --train and --val have other classes, or images without one.
+        """
+        from fovea.training.evaluation.scores import check_classes
+
+        return check_classes(self.train, self.val)
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json of the run; empty for a bare checkpoint."""
@@ -108,6 +204,16 @@ class Session:
 
         run = self.args.run
         return read_run(run).config if (run / "config.json").exists() else {}
+
+    def trained_branches(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Epochs and 20-NN accuracies that training logged, by branch; none for a bare file."""
+        from .report_run import read_run
+
+        run = self.args.run
+        if not (run / "config.json").exists():
+            return {}
+        record = read_run(run)
+        return {name: record.series("knn20", branch=name) for name in record.branches()}
 
     @cached_property
     def recipe(self) -> ViewRecipe:
@@ -137,7 +243,7 @@ class Session:
         from fovea.training.evaluation.features import extract, weights_checksum
         from fovea.training.evaluation.subset import data_checksum
 
-        from .progress import bar
+        from .progress import bar, note
 
         network = backbone or self.backbone
         cache = None
@@ -145,7 +251,11 @@ class Session:
             root = self.args.cache or self.folder / "features"
             name = f"{data_checksum(data)[:12]}-{self.recipe.name}"
             cache = root / (name if self.args.cache else f"{weights_checksum(network)[:12]}-{name}")
-        with bar(what, len(data), quiet=self.args.json) as advance, disk_errors(self.folder):
+        kept = cache is not None and (cache / "meta.json").exists()
+        if kept:
+            note(f"{what}: {len(data):,}, as cached", quiet=self.args.json)
+        shown = bar(what, len(data), quiet=self.args.json or kept)
+        with shown as advance, disk_errors(self.folder):
             return extract(
                 network,
                 data,
@@ -161,36 +271,33 @@ class Session:
 
     def circumstances(self) -> dict[str, Any]:
         """Fields of `Result` that say what was evaluated."""
-        from fovea.training.checkpoint import checkpoint_of
-
-        path = checkpoint_of(self.args.run) if self.args.run.is_dir() else self.args.run
-        digits = path.stem.rpartition("-")[2]
-        return {
-            "checkpoint": path.name,
-            "step": int(digits) if digits.isdigit() else 0,
-            "branch": self.args.branch,
-            "train": str(self.args.train.resolve()),
-            "val": str(self.args.val.resolve()),
+        return what_was_asked(self.args) | {
             "train_images": len(self.train),
             "val_images": len(self.val),
             "classes": len(self.train.class_names),
             "seconds": round(time.perf_counter() - self.started, 2),
         }
 
-    def finish(self, result: Result) -> int:
-        """Saves the result and prints it."""
-        import json
+    def finish(self, result: Result, files: Path | None = None) -> int:
+        """Saves the result, and the folder of files that belongs to it, and prints it."""
+        return finish(result, self.folder, json=self.args.json, files=files)
 
-        from fovea.pipeline.files import disk_errors
 
-        with disk_errors(self.folder):
-            path = result.save(self.folder)
-        if self.args.json:
-            print(json.dumps(result.to_json()))
-        else:
-            print_rows(result)
-            print(f"written to {path}")
+def finish(result: Result, folder: Path, *, json: bool, files: Path | None = None) -> int:
+    """Saves a result into `folder` and prints it, as a table or as JSON."""
+    from json import dumps
+
+    from fovea.pipeline.files import disk_errors
+
+    with disk_errors(folder):
+        path = result.save(folder, files)
+    if json:
+        print(dumps(result.to_json()))
         return 0
+    print_rows(result)
+    pictures = f", pictures to {path.with_suffix('')}" if files else ""
+    print(f"written to {path}{pictures}")
+    return 0
 
 
 def print_rows(result: Result) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .evaluate_session import Common, Session
+from .evaluate_session import Common, Session, at_least
 
 if TYPE_CHECKING:
     from fovea.training.evaluation.finetune import TuneConfig, TuneScores
@@ -49,7 +49,9 @@ def semisup(args: Semisup) -> int:
     from fovea.training.evaluation.results import Result
     from fovea.training.evaluation.subset import Subset
 
+    at_least(1, args, "epochs")
     session = Session(args)
+    session.check_classes()
     parts = {
         f"{100 * share:g}%": (share, finetune.few_labels(session.train.labels, share, args.seed))
         for share in args.share
@@ -58,14 +60,16 @@ def semisup(args: Semisup) -> int:
         rows = {path: finetune.listed(session.train, _lines(path)) for path in args.listed}
         parts = {path.stem: (len(r) / len(session.train), r) for path, r in rows.items()}
     row: dict[str, float] = {}
+    used: dict[str, str] = {}
     for name, (share, labelled) in parts.items():
-        config = finetune.PRESETS[f"{args.preset}_{1 if share < 0.03 else 10}"]
+        config = _given(args, finetune.PRESETS[f"{args.preset}_{1 if share < 0.03 else 10}"])
+        used[name] = f"{len(labelled):,} images, {_schedule(config)}"
         found = _tuned(session, args, config, Subset(session.train, labelled), name)
         row |= {f"top1_{name}": found.top1, f"top5_{name}": found.top5}
     result = Result(
         protocol="semisup",
         rows={"trained": row},
-        options={"preset": args.preset, "labelled": [len(r) for _, r in parts.values()]},
+        options={"preset": args.preset, **used},
         **session.circumstances(),
     )
     return session.finish(result)
@@ -76,12 +80,30 @@ def finetune(args: Finetune) -> int:
     from fovea.training.evaluation import finetune
     from fovea.training.evaluation.results import Result
 
+    at_least(1, args, "epochs")
     session = Session(args)
-    config = finetune.PRESETS["full"]
+    session.check_classes()
+    config = _given(args, finetune.PRESETS["full"])
     found = _tuned(session, args, config, session.train, "all labels")
     row = {"top1": found.top1, "top5": found.top5, "mean_per_class": found.mean_per_class}
-    result = Result(protocol="finetune", rows={"trained": row}, **session.circumstances())
+    result = Result(
+        protocol="finetune",
+        rows={"trained": row},
+        options={"schedule": _schedule(config)},
+        **session.circumstances(),
+    )
     return session.finish(result)
+
+
+def _given(args: Tuning, config: TuneConfig) -> TuneConfig:
+    """The preset with what the options change."""
+    given = {name: getattr(args, name) for name in ("epochs", "head_lr", "backbone_lr")}
+    return replace(config, **{k: v for k, v in given.items() if v is not None})
+
+
+def _schedule(config: TuneConfig) -> str:
+    backbone = f"{config.backbone_lr:g}" if config.backbone_lr else "0 (frozen)"
+    return f"{config.epochs} epochs, lr {config.head_lr:g}, of the backbone {backbone}"
 
 
 def _tuned(
@@ -94,8 +116,6 @@ def _tuned(
     from .progress import bar
 
     assert isinstance(train, ShardSet)
-    given = {name: getattr(args, name) for name in ("epochs", "head_lr", "backbone_lr")}
-    config = replace(config, **{k: v for k, v in given.items() if v is not None})
     with bar(f"epochs, {what}", config.epochs, quiet=args.json) as advance:
         return finetune.evaluate(
             session.backbone,

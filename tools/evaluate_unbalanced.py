@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,8 +49,9 @@ def evaluate(args: Unbalanced) -> int:
     from fovea.training.evaluation import unbalanced
     from fovea.training.evaluation.results import Result
 
-    from .evaluate_session import print_rows
+    from .evaluate_session import at_least, finish, settings
 
+    at_least(1, args, "draws", "large", "small", "kept")
     train, val = ShardSet.open(args.train), ShardSet.open(args.val)
     sizes = {"large": args.large, "small": args.small, "kept": args.kept}
     draws = [unbalanced.draw(train.labels, **sizes, seed=i) for i in range(args.draws)]
@@ -69,6 +69,7 @@ def evaluate(args: Unbalanced) -> int:
     result = Result(
         protocol="unbalanced",
         rows=rows,
+        settings=settings(args),
         train=str(args.train.resolve()),
         val=str(args.val.resolve()),
         train_images=len(train),
@@ -76,13 +77,7 @@ def evaluate(args: Unbalanced) -> int:
         classes=args.large + args.small,
         options={**sizes, "metric": "1-NN", "options": " ".join(args.options)},
     )
-    path = result.save(args.work)
-    if args.json:
-        print(json.dumps(result.to_json()))
-    else:
-        print_rows(result)
-        print(f"written to {path}")
-    return 0
+    return finish(result, args.work, json=args.json)
 
 
 def _pretrain(args: Unbalanced, preset: str, shards: Path, run: Path) -> None:

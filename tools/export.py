@@ -165,13 +165,15 @@ def card(args: Args, source: Source, written: dict[str, str]) -> str:
             if value
         )
         rows = [
-            f"| {protocol} | {metric} | {value:.4f} |"
-            for protocol, result in record.evaluations.items()
+            f"| {protocol} | {Path(result.get('val', '')).name} | {metric} | {value:.4f} |"
+            for protocol, results in record.evaluations.items()
+            for result in [r for r in results if r.get("branch") == args.branch][:1]
             for metric, value in next(iter(result.get("rows", {}).values()), {}).items()
             if isinstance(value, float)
         ]
         if rows:
-            figures = "| protocol | figure | value |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+            head = "| protocol | scored on | figure | value |\n|---|---|---|---|\n"
+            figures = head + "\n".join(rows) + "\n"
     return CARD.format(
         library="timm" if "timm" in written else "pytorch",
         title=args.run.resolve().name,

@@ -34,6 +34,12 @@ def bar(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int
         print(f"{what}: {done:,} ({shown}/s)", file=sys.stderr)
 
 
+def note(line: str, *, quiet: bool = False) -> None:
+    """A line beside the bars."""
+    if not quiet:
+        print(line, file=sys.stderr)
+
+
 @contextlib.contextmanager
 def _rich_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fovea.training.evaluation import published
 
 from . import report_page as html
 from .report_charts import Series, line_chart, number, percent
-from .report_evaluations import TITLES, metric_text, metric_title
+from .report_evaluations import TITLES, differences, figures_table, in_order, metric_title
 from .report_run import RunRecord, find, flat
 from .report_sections import foot
+
+COLOURS = 6  # of the style sheet
 
 
 def comparison(records: Sequence[RunRecord]) -> str:
@@ -41,7 +44,7 @@ def _best(records: Sequence[RunRecord], names: Sequence[str]) -> list[html.Figur
     for protocol, metric in (("knn", "knn20"), ("linear", "top1")):
         scored = []
         for name, record in zip(names, records, strict=True):
-            rows = record.evaluations.get(protocol, {}).get("rows", {})
+            rows = record.newest(protocol).get("rows", {})
             first: dict[str, float] = next(iter(rows.values()), {})
             if metric in first:
                 scored.append((first[metric], name))
@@ -54,13 +57,12 @@ def _best(records: Sequence[RunRecord], names: Sequence[str]) -> list[html.Figur
 def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> html.Section:
     def over(key: str, text: Callable[[float], str] = number, from_zero: bool = False) -> str:
         series = [
-            Series(name, *record.series(key), markers=key.startswith("knn"))
-            for name, record in zip(names, records, strict=True)
+            Series(name, *record.series(key)) for name, record in zip(names, records, strict=True)
         ]
         return line_chart(series, label=key, x_label="epoch", y_text=text, from_zero=from_zero)
 
     charts = {
-        "20-NN accuracy during training": over("knn20", percent),
+        "20-NN accuracy during training": _knn_chart(records, names),
         "Loss": over("loss"),
         "Throughput, images per second": over("images_per_s", from_zero=True),
         "Share of time spent waiting for data": over("data_wait_frac", percent, True),
@@ -69,35 +71,50 @@ def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> html.Section:
     return html.Section("curves", "Curves", note, html.cards(charts))
 
 
+def _knn_chart(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    """A line a run and network; the teacher's is dashed."""
+    series = []
+    for i, (name, record) in enumerate(zip(names, records, strict=True)):
+        for branch in record.branches():
+            match = {"branch": branch} if len(record.branches()) > 1 else {}
+            x, y = record.series("knn20", **match)
+            title, dashed = f"{name} {branch}", branch == "teacher"
+            series.append(Series(title, x, y, markers=True, dashed=dashed, colour=i % COLOURS))
+    return line_chart(series, label="20-NN", x_label="epoch", y_text=percent)
+
+
 def _evaluations(records: Sequence[RunRecord], names: Sequence[str]) -> html.Section:
-    protocols = list(dict.fromkeys(p for r in records for p in r.evaluations))
     parts = {}
-    for protocol in protocols:
-        found = [(n, r) for n, r in zip(names, records, strict=True) if protocol in r.evaluations]
-        table = _protocol_table(protocol, found)
+    for protocol in in_order(dict.fromkeys(p for r in records for p in r.evaluations)):
+        table = _protocol_table(protocol, records, names)
         if table:
             parts[TITLES.get(protocol, protocol)] = table
-    body = html.cards(parts) if parts else "<p class=\"none\">None yet: run 'fovea evaluate'.</p>"
-    note = "First row of each run's result, in percent; the papers' rows in italics."
+    none = "<p class=\"none\">None yet: run 'fovea evaluate'.</p>"
+    body = html.cards(parts, fitted=True) if parts else none
+    note = "First row of each result, in percent; the papers' rows in italics."
     return html.Section("evaluations", "Evaluations", note, body)
 
 
-def _protocol_table(protocol: str, found: Sequence[tuple[str, RunRecord]]) -> str:
-    rows, metrics, raw = [], [], frozenset[str]()
-    for name, record in found:
-        result = record.evaluations[protocol]
-        first = next(iter(result.get("rows", {}).values()), None)
-        if first:
-            rows.append((name, first, "main"))
-            metrics += [m for m in first if m not in metrics]
-            raw |= frozenset(result.get("not_percent", ()))
+def _protocol_table(protocol: str, records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    found = [
+        (name, record, result)
+        for name, record in zip(names, records, strict=True)
+        for result in record.evaluations.get(protocol, [])
+        if result.get("rows")
+    ]
+    labels = differences([result | {"checkpoint": ""} for *_, result in found])
+    rows: dict[str, tuple[str, Mapping[str, Any], str]] = {}
+    metrics: list[str] = []
+    raw = frozenset[str]()
+    for (name, record, result), label in zip(found, labels, strict=True):
+        first = next(iter(result["rows"].values()))
+        title = f"{name}: {label}" if label else name
+        rows[f"{title} {result['name']}"] = (title, first, "main")
+        metrics += [m for m in first if m not in metrics]
+        raw |= frozenset(result.get("not_percent", ()))
         for paper in published.rows(str(find(record.config, "preset") or ""), protocol):
-            rows.append((paper.cite, paper.metrics, "paper"))
-    if not rows:
-        return ""
-    head = ["", *(metric_title(m) for m in metrics)]
-    body = [[name, *(metric_text(m, row.get(m), raw) for m in metrics)] for name, row, _ in rows]
-    return html.table(head, body, [kind for *_, kind in rows])
+            rows[paper.cite] = (paper.cite, paper.metrics, "paper")
+    return figures_table(list(rows.values()), metrics, raw) if rows else ""
 
 
 def _speed(records: Sequence[RunRecord], names: Sequence[str]) -> html.Section:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from fovea.training.evaluation import published
@@ -23,7 +25,8 @@ TITLES = {
     "finetune": "Fine-tuning",
     "robustness": "Robustness",
     "unbalanced": "Unbalanced pretraining",
-    "dense": "Dense prediction",
+    "dense": "Segmentation (FCN)",
+    "detection": "Detection (Mask R-CNN C4)",
     "analysis": "Structure of the features",
 }
 METRICS = {
@@ -35,11 +38,16 @@ METRICS = {
     "top5": "top-5",
     "mean_per_class": "mean per class",
 }
+PHONE_CHARACTERS = 46
+"""Of a table's line, on a screen of 390 px."""
 HEADLINES = (("knn", "knn20"), ("knn", "knn1"), ("linear", "top1"))
 
 
 def metric_title(name: str) -> str:
     """Readable name of a metric."""
+    first, _, share = name.partition("_")
+    if share.endswith("%"):  # of the labels, in semisup
+        return f"{METRICS.get(first, first)}, {share}"
     return METRICS.get(name, name.replace("_", " "))
 
 
@@ -54,7 +62,8 @@ def headline_rows(record: RunRecord) -> list[html.Figure]:
     """Cards for the best-known figures: held-out kNN and linear accuracy, else those of the run."""
     figures = []
     for protocol, metric in HEADLINES:
-        rows = record.evaluations.get(protocol, {}).get("rows", {})
+        result = record.newest(protocol)
+        rows = result.get("rows", {})
         trained: dict[str, Any] = next(iter(rows.values()), {})
         if metric in trained:
             beside = [
@@ -62,6 +71,8 @@ def headline_rows(record: RunRecord) -> list[html.Figure]:
                 for name, row in list(rows.items())[1:]
                 if metric in row
             ]
+            if result.get("branch") == "teacher":
+                beside = ["teacher", *beside]
             title = f"{'linear ' if protocol == 'linear' else ''}{metric_title(metric)}"
             figures.append(html.Figure(title, percent(trained[metric]), ", ".join(beside)))
     if not figures and record.evals:
@@ -74,34 +85,99 @@ def headline_rows(record: RunRecord) -> list[html.Figure]:
     return figures
 
 
+def in_order(protocols: Iterable[str]) -> list[str]:
+    """Protocols as the report lists them, those that it does not know last."""
+    known = list(TITLES)
+    return sorted(protocols, key=lambda p: known.index(p) if p in known else len(known))
+
+
 def evaluation_cards(record: RunRecord) -> str:
-    """One card a protocol, or nothing."""
+    """One card a protocol with all its results, the newest first; or nothing."""
     preset = str(find(record.config, "preset") or "")
-    parts = {
-        TITLES.get(name, name): evaluation_table(result, preset, name)
-        for name, result in record.evaluations.items()
-        if result.get("rows")
-    }
-    return html.cards(parts) if parts else ""
+    parts = {}
+    for protocol in in_order(record.evaluations):
+        results = [result for result in record.evaluations[protocol] if result.get("rows")]
+        tables = [
+            (f"<h4>{escape(label)}</h4>" if label else "")
+            + evaluation_table(result, preset, protocol)
+            for label, result in zip(differences(results), results, strict=True)
+        ]
+        if tables:
+            parts[TITLES.get(protocol, protocol)] = "".join(tables)
+    return html.cards(parts, fitted=True) if parts else ""
+
+
+def differences(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What tells the results of one protocol apart, a text each; empty for a single one."""
+    asked = [
+        {"checkpoint": result.get("checkpoint", ""), "branch": result.get("branch", "student")}
+        | result.get("settings", {})
+        for result in results
+    ]
+    names = [name for name in asked[0] if all(name in one for one in asked)] if asked else []
+    differ = [name for name in names if len({str(one[name]) for one in asked}) > 1]
+    labels = [", ".join(f"{_option(n)} {_said(one[n])}" for n in differ) for one in asked]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [
+        f"{label} ({r.get('name', i)})"
+        for i, (label, r) in enumerate(zip(labels, results, strict=True))
+    ]
+
+
+def _option(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _said(value: object) -> str:
+    """An option's value in short: folders by their last two names."""
+    if isinstance(value, list):
+        return " ".join(map(_said, value)) or "none"
+    if isinstance(value, str) and value.startswith("/"):
+        return "/".join(Path(value).parts[-2:])
+    if value is None:
+        return "by default"
+    return str(value)
 
 
 def evaluation_table(result: dict[str, Any], preset: str, protocol: str) -> str:
     """Rows and metrics of one result in percent, with the paper's rows and the circumstances."""
-    rows: dict[str, dict[str, Any]] = result["rows"]
+    rows = [(name, row, "") for name, row in result["rows"].items()]
+    rows[0] = (*rows[0][:2], "main")
+    rows += [(paper.cite, paper.metrics, "paper") for paper in published.rows(preset, protocol)]
+    metrics = list(dict.fromkeys(m for name, row, kind in rows if kind != "paper" for m in row))
     raw = frozenset(result.get("not_percent", ()))
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    body = [
-        [name, *(metric_text(m, row.get(m), raw) for m in metrics)] for name, row in rows.items()
-    ]
-    kinds = ["main", *[""] * (len(body) - 1)]
-    for paper in published.rows(preset, protocol):
-        body.append([paper.cite, *(metric_text(m, paper.metrics.get(m), raw) for m in metrics)])
-        kinds.append("paper")
-    head = ["%" if not raw else "", *(metric_title(m) for m in metrics)]
-    if len(metrics) > 7:  # too wide for a phone: one metric a line
+    table = figures_table(rows, metrics, raw)
+    return table + _by_severity(result) + f'<p class="note">{escape(circumstances(result))}</p>'
+
+
+def figures_table(
+    rows: Sequence[tuple[str, Mapping[str, Any], str]], metrics: Sequence[str], raw: frozenset[str]
+) -> str:
+    """Rows (name, figures, kind) by metric; on its side where it is too wide for a phone."""
+    head = ["" if raw else "%", *(metric_title(m) for m in metrics)]
+    body = [[name, *(metric_text(m, row.get(m), raw) for m in metrics)] for name, row, _ in rows]
+    kinds = [kind for *_, kind in rows]
+    wide = sum(max(map(len, column)) + 2 for column in zip(head, *body, strict=True))
+    if len(metrics) > len(rows) and wide > PHONE_CHARACTERS:
         head, *body = [list(column) for column in zip(head, *body, strict=True)]
         kinds = [""] * len(body)
-    return html.table(head, body, kinds) + f'<p class="note">{escape(circumstances(result))}</p>'
+    return html.table(head, body, kinds)
+
+
+def _by_severity(result: dict[str, Any]) -> str:
+    """Every corruption at every severity, folded away; nothing for other protocols."""
+    table: dict[str, list[float]] = result.get("by_severity") or {}
+    severities = result.get("options", {}).get("severities", [])
+    if not table or len(severities) < 2:
+        return ""
+    body = [[metric_title(name), *map("{:.2f}".format, _percents(v))] for name, v in table.items()]
+    inside = html.table(["%", *map(str, severities)], body)
+    return f"<details><summary>by severity</summary>{inside}</details>"
+
+
+def _percents(shares: Sequence[float]) -> list[float]:
+    return [100 * share for share in shares]
 
 
 def circumstances(result: dict[str, Any]) -> str:
@@ -109,11 +185,13 @@ def circumstances(result: dict[str, Any]) -> str:
     words = []
     if "checkpoint" in result:
         words.append(f"{result['checkpoint']}, {result.get('branch', 'student')}")
+    if result.get("val"):
+        words.append(f"scored on {_said(result['val'])}")
     if "train_images" in result:
         words.append(f"{result['train_images']:,} training images")
     if "val_images" in result:
         words.append(f"{result['val_images']:,} validation images")
     if "classes" in result:
         words.append(f"{result['classes']} classes")
-    words += [f"{key} {value}" for key, value in result.get("options", {}).items()]
+    words += [f"{key} {_said(value)}" for key, value in result.get("options", {}).items()]
     return "; ".join(words) + ("." if words else "")

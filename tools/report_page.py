@@ -72,12 +72,16 @@ def _figure(figure: Figure, first: bool) -> str:
     )
 
 
-def cards(parts: Mapping[str, str]) -> str:
-    """Titled cards, side by side where there is room; values are HTML."""
+def cards(parts: Mapping[str, str], *, fitted: bool = False) -> str:
+    """Titled cards, side by side where there is room; values are HTML.
+
+    Args:
+        fitted: cards of different heights, read column by column so that no holes are left.
+    """
     inside = "".join(
         f'<div class="card"><h3>{escape(title)}</h3>{body}</div>' for title, body in parts.items()
     )
-    return f'<div class="grid2">{inside}</div>'
+    return f'<div class="{"fitted" if fitted else "grid2"}">{inside}</div>'
 
 
 def stack(parts: Sequence[str]) -> str:

@@ -21,7 +21,11 @@ class RunRecord:
     config: dict[str, Any]
     train: list[dict[str, Any]]  # lines of metrics.jsonl with kind "train"
     evals: list[dict[str, Any]]  # and "eval"
-    evaluations: dict[str, dict[str, Any]]  # eval/NAME.json by name
+    evaluations: dict[str, list[dict[str, Any]]]  # eval/*.json by protocol, newest first
+
+    def newest(self, protocol: str) -> dict[str, Any]:
+        """The latest result of a protocol; empty without one."""
+        return next(iter(self.evaluations.get(protocol, [])), {})
 
     @property
     def name(self) -> str:
@@ -67,14 +71,25 @@ def read_run(folder: Path) -> RunRecord:
             "'fovea pretrain --out' wrote"
         )
     lines = _json_lines(folder / "metrics.jsonl")
-    evaluations = {path.stem: _json(path) for path in sorted((folder / "eval").glob("*.json"))}
     return RunRecord(
         folder=folder,
         config=_json(config),
         train=_latest_by_step([line for line in lines if line.get("kind") == "train"]),
         evals=_latest_by_step([line for line in lines if line.get("kind") == "eval"]),
-        evaluations=evaluations,
+        evaluations=_evaluations(folder / "eval"),
     )
+
+
+def _evaluations(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Results by protocol: PROTOCOL.json, then the earlier ones from the highest number down."""
+    found: dict[str, dict[float, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = _json(path) | {"name": path.stem}
+        protocol = str(result.get("protocol", path.stem))
+        number = path.stem.removeprefix(f"{protocol}-")
+        age = -int(number) if number.isdecimal() else -math.inf
+        found.setdefault(protocol, {})[age] = result
+    return {name: [by_age[a] for a in sorted(by_age)] for name, by_age in found.items()}
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -16,6 +16,14 @@ from .report_evaluations import evaluation_cards, headline_rows
 from .report_pictures import mask_strips, neighbour_strips, png_uri, recipe_of, view_strips
 from .report_run import RunRecord, find, flat
 
+DRAWINGS = {
+    "tsne": "t-SNE",
+    "confusion": "Which class the neighbours vote for",
+    "neighbours": "Nearest training images; green frame: same class",
+    "clusters": "k-means, one cluster a row, nearest to its centre first",
+    "ratios": "Distance between over within classes",
+    "training": "Teacher against student",
+}
 CHARTS_APART = ("loss", "lr", "images_per_s", "data_wait_frac")
 
 
@@ -153,7 +161,7 @@ def _views(record: RunRecord, shards: ShardSet, masks: MaskSet | None) -> html.S
 
 
 def _neighbours(record: RunRecord) -> list[html.Section]:
-    knn = record.evaluations.get("knn", {})
+    knn = record.newest("knn")
     found = knn.get("neighbours")
     if not found:
         return []
@@ -179,17 +187,21 @@ def _evaluations(record: RunRecord) -> html.Section:
 
 def _analysis(record: RunRecord) -> list[html.Section]:
     """The drawings of ``evaluate analysis``, embedded."""
-    found = record.evaluations.get("analysis", {}).get("pictures", [])
-    paths = [record.folder / "eval" / str(name) for name in found]
+    newest = record.newest("analysis")
+    found = [Path(str(name)).name for name in newest.get("pictures", [])]
+    paths = [record.folder / "eval" / "analysis" / name for name in found]
     parts = {
-        path.stem: f'<img class="drawing" src="{png_uri(path)}" alt="{escape(path.stem)}">'
+        DRAWINGS.get(path.stem, path.stem): (
+            f'<img class="drawing" src="{png_uri(path)}" alt="{escape(path.stem)}">'
+        )
         for path in paths
         if path.exists()
     }
     if not parts:
         return []
     note = "Drawn by 'fovea evaluate analysis' from validation features."
-    return [html.Section("structure", "Structure of the features", note, html.cards(parts))]
+    body = html.cards(parts, fitted=True)
+    return [html.Section("structure", "Structure of the features", note, body)]
 
 
 def _configuration(record: RunRecord) -> html.Section:

@@ -31,6 +31,7 @@ h1 { margin: 2px 0 6px; font-size: clamp(27px, 5vw, 40px); line-height: 1.15;
   letter-spacing: -.02em; }
 h2 { margin: 52px 0 4px; font-size: 22px; letter-spacing: -.01em; scroll-margin-top: 12px; }
 h3 { margin: 0 0 8px; font-size: 15px; font-weight: 600; }
+h4 { margin: 14px 0 2px; color: var(--soft); font-size: 13.5px; font-weight: 600; }
 p { margin: 0 0 14px; }
 .lede { max-width: 68ch; color: var(--soft); font-size: 17px; }
 .note { max-width: 72ch; color: var(--soft); font-size: 14.5px; }
@@ -52,6 +53,8 @@ nav a:hover { text-decoration: underline; }
 .figure.first .value { color: var(--accent); }
 .grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr));
   gap: 16px; }
+.fitted { columns: 2 400px; column-gap: 16px; }
+.fitted .card { break-inside: avoid; margin-bottom: 16px; }
 .stack { display: grid; gap: 16px; }
 svg.chart { display: block; width: 100%; height: auto; }
 .chart text { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
@@ -95,6 +98,7 @@ td.mono { overflow-wrap: anywhere; }
 th { color: var(--soft); font-size: 13px; font-weight: 600; }
 td.figure-cell, th.figure-cell { text-align: right; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; white-space: nowrap; }
+th.figure-cell { white-space: normal; }
 tr.main td { font-weight: 650; } tr.paper td { color: var(--soft); font-style: italic; }
 tr:last-child td { border-bottom: 0; }
 details summary { cursor: pointer; color: var(--accent); font-size: 14.5px; }

@@ -18,6 +18,7 @@ import pytest
 from fovea.pipeline.errors import UserError
 from fovea.tools import report
 from fovea.tools.cli import call
+from fovea.tools.report_run import read_run
 
 CHROMIUM = next(
     (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
@@ -157,6 +158,35 @@ def test_runs_are_compared(run: Path, tmp_path: Path) -> None:
     assert f"{run.parent.name}/stripes" in text, "equal names are told apart"
     seen, _ = browse(page, tmp_path, width=500)
     assert seen["overflow"] == [] and seen["broken"] == 0
+
+
+def test_networks_of_a_run_have_a_curve_each(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    parts = Parts(report.write([run, other], out=tmp_path / "both.html").read_text())
+    for name in ("stripes student", "stripes teacher", "other student", "other teacher"):
+        assert name in parts.text
+    records = [read_run(run), read_run(other)]
+    assert all(len(set(r.series("knn20", branch="student")[0])) > 1 for r in records)
+
+
+def test_results_of_one_protocol_stand_side_by_side(
+    run: Path, tiny_shards: dict[str, Path], tmp_path: Path
+) -> None:
+    both = [tmp_path / "one", tmp_path / "two"]
+    data = ["--train", str(tiny_shards["train"]), "--val", str(tiny_shards["val"]), "--no-cache"]
+    for folder in both:
+        shutil.copytree(run, folder)
+        assert call(["evaluate", "knn", str(folder), *data, "--k", "3"]) == 0
+        assert call(["evaluate", "knn", str(folder), *data, "--branch", "teacher"]) == 0
+    alone = Parts(report.write([both[0]]).read_text()).text
+    assert "branch teacher" in alone and "k 3" in alone and "20-NN" in alone
+    text = Parts(report.write(both, out=tmp_path / "page.html").read_text()).text
+    for name in ("one", "two"):
+        assert re.search(rf"{name}: [^:]*branch student[^:]*k 3", text)
+        assert re.search(rf"{name}: [^:]*branch teacher", text)
+    seen, _ = browse(tmp_path / "page.html", tmp_path, width=500)
+    assert seen["overflow"] == []
 
 
 def test_a_run_without_data_says_so(run: Path, tmp_path: Path) -> None:

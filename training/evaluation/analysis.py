@@ -22,17 +22,26 @@ from .features import Features
 CHUNK = 2048
 
 
+def check_perplexity(images: int, perplexity: float) -> None:
+    """Whether t-SNE of so many images can have that perplexity.
+
+    Raises:
+        UserError: too few images.
+    """
+    if images <= 3 * perplexity:
+        raise UserError(
+            f"t-SNE with perplexity {perplexity:g} wants more than {3 * perplexity:g} images, "
+            f"have {images}: lower --perplexity"
+        )
+
+
 def tsne(data: Features, *, perplexity: float = 30.0, seed: int = 0) -> NDArray[np.float32]:
     """Positions (N, 2) of unit-length features; scikit-learn's Barnes-Hut t-SNE from PCA.
 
     Raises:
         UserError: too few images for the perplexity.
     """
-    if len(data) <= 3 * perplexity:
-        raise UserError(
-            f"t-SNE with perplexity {perplexity:g} wants more than {3 * perplexity:g} images, "
-            f"have {len(data)}: lower --perplexity"
-        )
+    check_perplexity(len(data), perplexity)
     model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
     positions: NDArray[np.float32] = model.fit_transform(unit(data.features))
     return positions

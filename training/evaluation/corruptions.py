@@ -30,8 +30,8 @@ GROUPS = {
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 
 
-def corrupt(image: Image, name: str, severity: int, seed: int) -> Image:
-    """`image` with corruption `name` at `severity` 1 to 5; same seed, same result.
+def check(name: str, severity: int) -> None:
+    """Whether there is such a corruption.
 
     Raises:
         UserError: no such corruption or severity.
@@ -40,6 +40,15 @@ def corrupt(image: Image, name: str, severity: int, seed: int) -> Image:
         raise UserError(f"no corruption called {name!r}: have {', '.join(NAMES)}")
     if not 1 <= severity <= 5:
         raise UserError(f"severity={severity}: want 1 (light) to 5 (heavy)")
+
+
+def corrupt(image: Image, name: str, severity: int, seed: int) -> Image:
+    """`image` with corruption `name` at `severity` 1 to 5; same seed, same result.
+
+    Raises:
+        UserError: no such corruption or severity.
+    """
+    check(name, severity)
     out = FUNCTIONS[name](image, severity - 1, np.random.default_rng(seed))
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 

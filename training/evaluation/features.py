@@ -94,7 +94,8 @@ def extract(
         on_progress: called with the number of samples that each batch added.
 
     Raises:
-        UserError: `cache` holds features of another checkpoint, data set or view.
+        UserError: `cache` holds features of another checkpoint, data set or view; or features are
+            not finite.
     """
     recipe = recipe or eval_recipe(image_px)
     if len(recipe.views) != 1:
@@ -240,6 +241,11 @@ def _run(
             view = next(iter(batch.views.values()))
             with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
                 features = backbone(view)
+            if not torch.isfinite(features).all():
+                raise UserError(
+                    f"{loader.data.folder}: some features are not finite; the weights have "
+                    "diverged, give an earlier checkpoint"
+                )
             store.write(batch.ids.numpy(), features.float().cpu().numpy())
             if on_progress:
                 on_progress(len(batch.ids))

@@ -27,6 +27,13 @@ class Episodes:
     count: int = 600
     normalise: bool = False  # features to unit length first (cosine instead of Euclid)
 
+    def __post_init__(self) -> None:
+        if self.way < 2:
+            raise UserError(f"way={self.way}: want 2 or more classes")
+        for name in ("shot", "queries", "count"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: want 1 or more")
+
 
 @dataclass(frozen=True)
 class FewshotScores:

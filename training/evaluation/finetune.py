@@ -92,12 +92,13 @@ class TuneScores:
 
 
 def few_labels(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
-    """Rows of `share` of every class, at least one each, sorted: the labelled part.
+    """Rows of `share` of every class, sorted: the labelled part.
 
     The papers use SimCLR's file lists, which are also balanced; `listed` takes such a list.
 
     Raises:
-        UserError: `share` is not in (0, 1], or there are images without label.
+        UserError: `share` is not in (0, 1] or leaves a class without an image, or there are images
+            without label.
     """
     if not 0 < share <= 1:
         raise UserError(f"share={share}: want a fraction in (0, 1], e.g. .01 for 1 %")
@@ -107,7 +108,13 @@ def few_labels(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
     chosen = []
     for label in np.unique(labels):
         rows = np.nonzero(labels == label)[0]
-        chosen.append(rng.choice(rows, max(1, round(share * len(rows))), replace=False))
+        count = round(share * len(rows))
+        if count == 0:
+            raise UserError(
+                f"share={share:g}: class {label} has {len(rows)} images, of which that is none; "
+                f"write {1 / len(rows):.2g} or more"
+            )
+        chosen.append(rng.choice(rows, count, replace=False))
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
@@ -139,8 +146,12 @@ def evaluate(
     seed: int = 0,
     on_epoch: Callable[[int], None] | None = None,
 ) -> TuneScores:
-    """Fine-tune a copy of `backbone` on `train` and score it on `val`."""
-    classes = max(len(train.class_names), int(train.labels.max()) + 1)
+    """Fine-tune a copy of `backbone` on `train` and score it on `val`.
+
+    Raises:
+        UserError: classes of `train` and `val` differ, or an image cannot be read.
+    """
+    classes = scores.check_classes(train, val)
     torch.manual_seed(seed)
     network = copy.deepcopy(backbone).to(device).to(memory_format=torch.channels_last)
     head = nn.Linear(_width(network, val_recipe, device), classes).to(device)

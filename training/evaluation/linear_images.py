@@ -50,11 +50,12 @@ def evaluate(
     """As `linear.evaluate`, with `train` read through `recipe` anew every epoch.
 
     Raises:
-        UserError: the preset normalises features, which needs them extracted once.
+        UserError: the preset normalises features, which needs them extracted once; or the classes
+            of `train` and `val` differ.
     """
     if config.normalise:
         raise UserError("--augment: this preset standardises features; leave --augment out")
-    classes = max(len(train.class_names), int(train.labels.max()) + 1)
+    classes = scores.check_classes(train, val)
     lrs = linear.applied_lrs(config, len(train))
     found: dict[float, float] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +61,23 @@ def interval95(values: FloatArray) -> float:
     return float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def check_pair(train: Features, val: Features) -> int:
+class Labelled(Protocol):
+    """What has classes: a shard set, or features of one."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of every image, -1 without one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by number; empty where they are not known."""
+
+
+def check_classes(train: Labelled, val: Labelled) -> int:
     """Number of classes of a training and validation pair that fit each other.
 
     Raises:
-        UserError: missing labels, other classes, or features of another width.
+        UserError: missing labels, or other classes.
     """
     for name, data in (("training", train), ("validation", val)):
         if len(data.labels) == 0 or data.labels.min() < 0:
@@ -86,19 +98,35 @@ def check_pair(train: Features, val: Features) -> int:
             f"class {missing[0]} is in validation but not in training ({len(missing)} such "
             "classes): give training data that has every validation class"
         )
+    return max(len(train.class_names), int(train.labels.max()) + 1)
+
+
+def check_pair(train: Features, val: Features) -> int:
+    """As `check_classes`, of features that fit each other too.
+
+    Raises:
+        UserError: missing labels, other classes, or features of another width.
+    """
+    classes = check_classes(train, val)
     if train.features.shape[1] != val.features.shape[1]:
         raise UserError(
             f"features are {train.features.shape[1]} wide in training and "
             f"{val.features.shape[1]} in validation: extract both with one checkpoint"
         )
-    return max(len(train.class_names), int(train.labels.max()) + 1)
+    return classes
 
 
 def stratified_split(
     labels: IntArray, held_out: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows kept and rows held out: the same share of every class, at least one kept and, where a
-    class has two, at least one held out; both sorted."""
+    class has two, at least one held out; both sorted.
+
+    Raises:
+        UserError: `held_out` is no share, or no class has two images.
+    """
+    if not 0 < held_out < 1:
+        raise UserError(f"held_out={held_out:g}: want a share between 0 and 1, e.g. .1")
     rng = np.random.default_rng(seed)
     out = []
     for label in np.unique(labels):
@@ -106,4 +134,6 @@ def stratified_split(
         count = min(len(rows) - 1, max(1, round(held_out * len(rows))))
         out.append(rows[:count])
     held = np.sort(np.concatenate(out)).astype(np.int64)
+    if len(held) == 0:
+        raise UserError("every class has a single image, so none can be held out: give more")
     return np.setdiff1d(np.arange(len(labels)), held), held
