@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -175,6 +176,9 @@ class DaliExecutor:
         self.dtype = dtype
         self._graph_dtype = dtype if dtype in _DTYPES else torch.float32
         self._options = {"batch_size": max_batch_size, "num_threads": threads}
+        # Views live on a stream of their own: memory that training still reads on another one must
+        # not be handed out again for the next batch (`Transfer` tells the allocator who reads).
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._running: deque[_Running] = deque()
         self._pipeline = self._build()
 
@@ -258,11 +262,14 @@ class DaliExecutor:
     def _copy(self, outputs: Any) -> dict[str, Tensor]:  # noqa: ANN401
         """Views of their own, because DALI writes the next batch where the outputs are."""
         views = {}
-        for (name, spec), output in zip(self.recipe.views.items(), outputs, strict=True):
-            shape = (len(output), spec.size_px, spec.size_px, 3)
-            view = torch.empty(shape, dtype=self._graph_dtype, device=self.device)
-            feed_ndarray(output.as_tensor(), view)
-            views[name] = view.permute(0, 3, 1, 2).to(self.dtype)
+        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            for (name, spec), output in zip(self.recipe.views.items(), outputs, strict=True):
+                shape = (len(output), spec.size_px, spec.size_px, 3)
+                view = torch.empty(shape, dtype=self._graph_dtype, device=self.device)
+                feed_ndarray(output.as_tensor(), view, cuda_stream=self._stream)
+                views[name] = view.permute(0, 3, 1, 2).to(self.dtype)
+        if self._stream is not None:
+            self._stream.synchronize()  # this thread waits, training does not
         return views
 
     def close(self) -> None:

@@ -19,20 +19,23 @@ class InTransit:
 
 
 class Transfer:
-    """Copies batches to `device` on a low-priority stream, so that compute goes first."""
+    """Copies batches to `device` on a stream of low priority.
+
+    Compute goes first if it runs on one of higher priority, as `training.distributed.world` has it;
+    torch's default stream has the lowest.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream = None
         if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device, priority=0)
+            self._stream = torch.cuda.Stream(device)
 
     def send(self, batch: Batch) -> InTransit:
         """Start the copy; called by the producer."""
         if self._stream is None:
             return InTransit(batch, None)
-        # What the executor itself does on the device is queued on this thread's own stream.
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        # What an executor makes on the device is finished when it is handed over.
         with torch.cuda.stream(self._stream):
             views = {
                 name: view.to(self.device, non_blocking=True) for name, view in batch.views.items()

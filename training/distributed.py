@@ -57,10 +57,24 @@ def world(device: str = "auto") -> Iterator[World]:
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     try:
-        yield World(rank, size, chosen)
+        with _compute_first(chosen):
+            yield World(rank, size, chosen)
     finally:
         if started:
             dist.destroy_process_group()
+
+
+@contextmanager
+def _compute_first(device: torch.device) -> Iterator[None]:
+    """On a GPU, this thread's work goes before that of the feed, which has streams of its own."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device, priority=-1)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
 
 
 def _device(device: str, local_rank: int) -> torch.device:

@@ -18,7 +18,7 @@ from fovea.pipeline.recipe_files import RECIPES, find_recipe
 from fovea.pipeline.views import ViewRecipe, ViewSpec
 from fovea.tools.benchmarks import parity, torchvision_oracle
 
-EXECUTORS = ("host", "dali")
+EXECUTORS = ("host", "dali", pytest.param("dali-gpu", marks=pytest.mark.gpu))
 
 
 def start(kind: str, recipe: ViewRecipe, batch: int) -> Executor:

@@ -43,7 +43,8 @@ def test_there_are_as_many_as_are_drawn():
     assert len(strong.STRONG) == STRONG_KINDS
 
 
-def test_dali_makes_what_the_host_makes(photos):
+@pytest.mark.parametrize("kind", ["dali", pytest.param("dali-gpu", marks=pytest.mark.gpu)])
+def test_dali_makes_what_the_host_makes(kind, photos):
     """All fourteen operations at two levels, one a sample. Equalize widens what DALI's resize
     differs by; on equal pixels it is tested below."""
     spec = ViewSpec(size_px=SIZE, crop="whole", flip_prob=0, strong_ops=1, strong_prob=1.0)
@@ -52,7 +53,7 @@ def test_dali_makes_what_the_host_makes(photos):
     images = [photos.images[i % 3] for i in range(len(kinds))]
     sizes = photos.sizes[np.arange(len(kinds)) % 3]
     drawn = draw(recipe, np.arange(len(kinds)), sizes, 0, 0)["view0"]
-    runners = [parity.start(kind, recipe, len(kinds), threads=2) for kind in ("host", "dali")]
+    runners = [parity.start(kind, recipe, len(kinds), threads=2) for kind in ("host", kind)]
     for level in (-7.0, 3.0):
         chosen = replace(
             drawn,

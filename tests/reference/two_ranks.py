@@ -18,11 +18,11 @@ STEPS = 3
 GLOBAL_BATCH = 8
 
 
-def share(batch: Batch, rank: int, size: int) -> Batch:
+def share(batch: Batch, world: distributed.World) -> Batch:
     """A rank's contiguous part of the global batch, as the plan deals it."""
-    each = len(batch.ids) // size
-    rows = slice(rank * each, (rank + 1) * each)
-    views = {name: view[rows] for name, view in batch.views.items()}
+    each = len(batch.ids) // world.size
+    rows = slice(world.rank * each, (world.rank + 1) * each)
+    views = {name: view[rows].to(world.device) for name, view in batch.views.items()}
     partners = None if batch.partner_ids is None else batch.partner_ids[rows]
     return Batch(views, batch.ids[rows], batch.labels[rows], partners)
 
@@ -30,7 +30,7 @@ def share(batch: Batch, rank: int, size: int) -> Batch:
 def gradients(name: str, world: distributed.World) -> dict[str, torch.Tensor]:
     """Gradients, losses and state of some steps in float64 on `world`, synchronised BN."""
     changes = {"shuffle_bn": True} if name in ("isd", "mocov2", "ressl") else {}
-    method = make_method(name, **changes).double()
+    method = make_method(name, **changes).double().to(world.device)
     method = batchnorm.synchronise(method, world.device)
     model: torch.nn.Module = method
     if world.size > 1:
@@ -39,7 +39,7 @@ def gradients(name: str, world: distributed.World) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
         batch = make_batch(name, step, GLOBAL_BATCH, torch.float64)
-        output = model(share(batch, world.rank, world.size), progress(step))
+        output = model(share(batch, world), progress(step))
         output.loss.backward()
         found[f"loss {step}"] = distributed.mean(output.loss.detach())
         if isinstance(method, EditsGradients):

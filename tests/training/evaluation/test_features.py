@@ -158,7 +158,6 @@ def test_dali_and_the_host_executor_give_the_same_features(data: ShardSet) -> No
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_features_are_the_cpus(data: ShardSet) -> None:
     cpu = features.extract(Means(), data, image_px=32).features
     gpu = features.extract(Means(), data, image_px=32, device="cuda").features

@@ -134,7 +134,6 @@ def test_bad_input_is_named() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_and_cpu_agree() -> None:
     train, val = made(5000), made(500, seed=1)
     for k in (1, 20):
