@@ -15,19 +15,20 @@ ClassFrom = Literal["top", "parent", "none"]
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "unlabeled"}
 
 
-def label_by_folder(listing: Listing, class_from: ClassFrom) -> Listing:
+def label_by_folder(listing: Listing, class_from: ClassFrom, *, ignore: int = 0) -> Listing:
     """`listing` with a label for every image that lies in a folder.
 
     ``top``: the class is the first folder below what all images have in common, at any depth (the
     rule of torchvision's ImageFolder). ``parent``: the whole path of the folder that holds the
-    image. ``none``: no classes. Classes are numbered in the byte order of their names.
+    image. ``none``: no classes. Classes are numbered in the byte order of their names. The first
+    `ignore` folders of a name count for nothing.
 
     Raises:
         UserError: the source holds several splits side by side.
     """
     if class_from == "none" or not len(listing):
         return listing
-    numbers, folders = _folders(listing)
+    numbers, folders = _folders(listing, ignore)
     ordered = sorted(folders)
     skip = _common_depth(ordered)
     class_of = [_class(folder, skip, class_from) for folder in folders]
@@ -45,14 +46,14 @@ def label_by_folder(listing: Listing, class_from: ClassFrom) -> Listing:
     return listing
 
 
-def _folders(listing: Listing) -> tuple[NDArray[np.int32], list[tuple[str, ...]]]:
+def _folders(listing: Listing, ignore: int) -> tuple[NDArray[np.int32], list[tuple[str, ...]]]:
     """Folder number of each image, int32 (N,), and the folders: there are few, so this is small."""
     known: dict[str, int] = {}
     numbers = np.empty(len(listing), np.int32)
     for image, name in enumerate(listing.all_names()):
         folder = name.rpartition("/")[0]
         numbers[image] = known.setdefault(folder, len(known))
-    return numbers, [tuple(folder.split("/")) if folder else () for folder in known]
+    return numbers, [tuple(folder.split("/"))[ignore:] if folder else () for folder in known]
 
 
 def _common_depth(folders: list[tuple[str, ...]]) -> int:
@@ -70,10 +71,10 @@ def _class(folder: tuple[str, ...], skip: int, class_from: ClassFrom) -> str:
 
 
 def _refuse_splits(names: list[str], folders: list[tuple[str, ...]], skip: int) -> None:
-    tops = {name.split("/")[0].lower() for name in names}
-    deeper = any(len(folder) > skip + 1 for folder in folders)
-    if len(tops) > 1 and tops <= SPLITS and deeper:
+    tops = sorted({name.split("/")[0] for name in names})
+    if len(tops) > 1 and all(top.lower().rstrip("0123456789") in SPLITS for top in tops):
+        first = "/".join((*folders[0][:skip], tops[0]))
         raise UserError(
-            f"SRC holds the splits {', '.join(sorted(tops))} side by side:"
-            f" shard them one by one with --below {sorted(tops)[0]}"
+            f"SRC holds the splits {', '.join(tops)} side by side: shard them one by one with"
+            f" --below {first} (or all without classes: --class-from none)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,10 @@ def _walk(
             entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
     except PermissionError:
         raise UserError(f"{folder}: cannot be read; give yourself the right, or move it") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError(f"{folder[:200]}...: its path is too long; move it up") from None
     here = (status.st_dev, status.st_ino)
     if here in parents:
         builder.skip("link to a parent folder")

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -15,8 +16,16 @@ from .listing import Listing, ListingBuilder
 from .manifest import Manifest
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "imageid")
-LABEL_COLUMNS = ("label", "class", "target", "wnid", "predictionstring")
+PATH_COLUMNS = (
+    "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path",
+    "img_path", "image_name", "img", "imageid", "image_id", "url", "image_url",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "class", "target", "wnid", "class_name", "label_name", "category", "class_id",
+    "predictionstring",
+)  # fmt: skip
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth"  # numbers of ImageNet's devkit, from 1
+META = "meta.mat"  # beside it in the devkit: which class a number is
 
 Row = tuple[str, str]  # path or name, label ("" where there is none)
 
@@ -55,13 +64,59 @@ def label_from_file(listing: Listing, labels: Path, classes: Path | None = None)
         if len(rows) != len(names):
             raise UserError(f"{labels}: {len(rows)} labels for {len(names)} images")
         texts = [row[0] for row in rows]
+        if GROUND_TRUTH in labels.name:
+            texts = _devkit_classes(texts, labels, classes)
     else:
         by_name = {name: label.split()[0] for name, label in rows if label}
+        by_name = {name.rsplit("/", 1)[-1]: label for name, label in by_name.items()} | by_name
         texts = [_look_up(by_name, name, labels) for name in names]
     numbers, class_names = number_labels(texts, classes, labels)
     entries = np.array(listing.entries)
     entries["label"] = numbers
     listing.entries, listing.class_names = entries, class_names
+    return listing
+
+
+def _devkit_classes(texts: list[str], labels: Path, classes: Path | None) -> list[str]:
+    """Classes for the devkit's own numbers, which count from 1 and follow no order of names: names
+    where they can be known, else numbers from 0.
+
+    Raises:
+        UserError: the file that tells is not there, but the order of `classes` is wanted.
+    """
+    meta = labels.with_name(META)
+    if meta.exists():
+        from scipy.io import loadmat
+
+        synsets = np.atleast_1d(loadmat(str(meta), squeeze_me=True)["synsets"])
+        wnids = {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in synsets}
+        missing = next((text for text in texts if text not in wnids), None)
+        if missing is not None:
+            raise UserError(f"{meta}: has no class {missing}, which is in {labels.name}")
+        return [wnids[text] for text in texts]
+    if classes is not None:
+        raise UserError(
+            f"{labels}: its numbers are the devkit's own; put the devkit's {META} beside it, or"
+            " use LOC_val_solution.csv"
+        )
+    return [str(int(text) - 1) if text.isdecimal() else text for text in texts]
+
+
+def renumber(listing: Listing, classes: Path) -> Listing:
+    """`listing` with its classes numbered as in `classes`, e.g. those of the training shards.
+
+    Raises:
+        UserError: a class is not among them.
+    """
+    names = read_classes(classes)
+    number = {name: index for index, name in enumerate(names)}
+    unknown = next((name for name in listing.class_names if name not in number), None)
+    if unknown is not None:
+        raise UserError(f"--classes {classes}: {unknown!r} is not one of its {len(names)} classes")
+    table = np.array([*(number[name] for name in listing.class_names), NO_LABEL], np.int32)
+    entries = np.array(listing.entries)
+    entries["label"] = table[entries["label"]]  # NO_LABEL, -1, is the last
+    listing.entries, listing.class_names = entries, names
     return listing
 
 
@@ -118,20 +173,27 @@ def read_rows(path: Path) -> Iterator[Row]:
             if path.suffix == ".jsonl":
                 yield from _json_rows(file, path)
             elif path.suffix in (".csv", ".tsv"):
-                yield from _csv_rows(
-                    csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), path
-                )
+                yield from _csv_rows(csv.reader(file, delimiter=_delimiter(file)), path)
             else:
                 yield from (_text_row(line) for line in file if line.strip())
     except csv.Error as error:
         raise UserError(f"{path}: {error}") from None
 
 
+def _delimiter(file: TextIO) -> str:
+    """What parts the columns: the first of comma, tab and semicolon in the first line."""
+    head = file.readline()
+    file.seek(0)
+    return next((mark for mark in head if mark in ",\t;"), ",")
+
+
 def _text_row(line: str) -> Row:
-    """A path may hold blanks, so only a last word without a dot or slash is a label."""
+    """Columns parted by tabs, or a path and a label. A path may hold blanks, so only a last word
+    without a dot or slash is a label."""
+    if "\t" in line.strip():
+        path, label, *_ = line.strip().split("\t")
+        return path.strip(), label.strip()
     head, _, last = line.strip().rpartition(" ")
-    if not head:
-        head, _, last = line.strip().rpartition("\t")
     if head and not set(last) & set("./"):
         return head.strip(), last
     return line.strip(), ""

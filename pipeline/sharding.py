@@ -230,7 +230,17 @@ class Job:
             )
 
     def finish(self) -> Manifest:
-        """Merge the records into the directory's files, manifest last; drop the job's state."""
+        """Merge the records into the directory's files, manifest last; drop the job's state.
+
+        Raises:
+            UserError: no image was usable.
+        """
+        if not self.count:
+            first = self._record(0).bad[0]
+            raise UserError(
+                f"{self.source}: none of its {int(self.starts[-1])} files can be used, e.g."
+                f" {first['path']}: {first['reason']}"
+            )
         records = (self._record(index) for index in range(len(self.starts) - 1))
         with self.place.workspace() as work:
             merged = merge_records(work, records, self.count)

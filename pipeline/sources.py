@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 import zlib
@@ -26,17 +27,22 @@ from .listing import (
     Listing,
     ListingBuilder,
 )
-from .lists import LIST_SUFFIXES, label_from_file, list_file
+from .lists import LIST_SUFFIXES, label_from_file, list_file, renumber
 from .pickles import list_pickles
 from .remote import fetch, is_url, list_remote, read_remote, remote_size
 from .torchvision_source import PREFIX, list_torchvision
 from .webtars import list_webdataset, looks_like_webdataset
 
 ARCHIVE_SUFFIXES = (".tar", ".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+PACKED = {".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar"}
 TABLES = {".parquet", ".arrow", ".feather"}
 NO_TABLES = (
     "images inside Parquet or Arrow tables are not read; export them to a folder or to WebDataset"
     " tars first"
+)
+# Stems of tars that are parts of a whole: 00012, train-12, laion-00012; n01440764 is a class.
+NUMBERED = re.compile(
+    r"^\d{3,}$|[-_.]\d{4,}$|(^|[-_.])(train|val|validation|test|shard|part|data|images?)[-_.]?\d+$"
 )
 INFLATED_LIMIT = 1 << 30  # bytes of one unpacked file; more is a bomb
 # What is wrong with one file, where other errors are of its disk or file server.
@@ -77,11 +83,13 @@ def list_source(source: str, options: SourceOptions, spool: Path) -> Listing:
     listing = _list(source, options, spool)
     if options.labels:
         listing = label_from_file(listing, Path(options.labels), _classes(options))
-    elif options.classes and not source.endswith(LIST_SUFFIXES):
-        raise UserError("--classes orders the labels of --labels or of a list; give one of them")
+    elif options.classes and not source.lower().endswith(LIST_SUFFIXES):
+        listing = renumber(listing, Path(options.classes).expanduser())
     if not len(listing):
         if TABLES & set(listing.skipped):
             raise UserError(f"{source}: {NO_TABLES}")
+        if PACKED & set(listing.skipped):
+            raise UserError(f"{source}: packed files in a folder are not read; unpack them first")
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(listing.skipped.items()))
         raise UserError(
             f"{source}: holds no image file ({f'left out: {kinds}' if kinds else 'empty'})"
@@ -152,13 +160,16 @@ def _list_folder(path: Path, options: SourceOptions, spool: Path) -> Listing:
 
 
 def _list_tars(tars: list[Path], root: Path, options: SourceOptions) -> Listing:
-    """A folder of WebDataset tars, or of one tar a class like ImageNet's."""
+    """A folder of WebDataset tars, of numbered tars that are no classes, or of one tar a class like
+    ImageNet's."""
     if looks_like_webdataset(tars[0]):
         return list_webdataset(tars)
     builder = ListingBuilder()
     for tar in tars:
         list_archive(tar, builder, prefix=tar.stem + "/")
-    return label_by_folder(builder.build(root.resolve()), options.class_from)
+    shards = all(NUMBERED.search(tar.stem) for tar in tars)
+    listing = builder.build(root.resolve())
+    return label_by_folder(listing, options.class_from, ignore=1 if shards else 0)
 
 
 def file_size(listing: Listing, number: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from .archives import tar_files
 from .errors import UserError
 from .images import IMAGE_SUFFIXES
 from .index import split_key
-from .layout import LABEL_SUFFIX, NO_LABEL
+from .layout import LABEL_SUFFIX
 from .listing import Listing, ListingBuilder
+from .lists import number_labels
 
 LABEL_KEYS = ("label", "cls", "class", "target")  # in a sample's .json
 
@@ -27,48 +29,57 @@ def looks_like_webdataset(path: Path, look_at: int = 64) -> bool:
         if number >= look_at:
             break
     return any(
-        suffixes & IMAGE_SUFFIXES and suffixes & {LABEL_SUFFIX, "json", "txt"}
+        _image_suffix(suffixes) and suffixes & {LABEL_SUFFIX, "json", "txt"}
         for suffixes in keys.values()
     )
+
+
+def _image_suffix(suffixes: Collection[str]) -> str | None:
+    """The suffix of a sample's image: "jpg", or the only one that ends so, as in "left.jpg"."""
+    plain = [suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES]
+    dotted = [suffix for suffix in suffixes if suffix.rpartition(".")[2] in IMAGE_SUFFIXES]
+    return plain[0] if plain else dotted[0] if len(dotted) == 1 else None
 
 
 def list_webdataset(paths: list[Path]) -> Listing:
     """The samples of WebDataset tars, tar by tar in the given order, each in its own order.
 
-    The label is in ``{key}.cls`` or under "label" in ``{key}.json``; classes are called by their
-    numbers.
+    The label is in ``{key}.cls``, a number, or under "label" in ``{key}.json``, a number or a
+    name; classes without names are called by their numbers.
+
+    Raises:
+        UserError: a label that is neither.
     """
     builder = ListingBuilder()
+    texts: list[str] = []
     for path in paths:
-        _add_tar(path, builder)
+        texts += _add_tar(path, builder)
     listing = builder.build(paths[0].parent.resolve())
-    highest = int(listing.entries["label"].max(initial=NO_LABEL))
-    listing.class_names = tuple(str(number) for number in range(highest + 1))
+    numbers, listing.class_names = number_labels(texts, None, paths[0])
+    listing.entries["label"] = numbers
     return listing
 
 
-def _add_tar(path: Path, builder: ListingBuilder) -> None:
+def _add_tar(path: Path, builder: ListingBuilder) -> list[str]:
+    """Add the samples of a tar; returns their labels as text, "" where there is none."""
+    texts: list[str] = []
     samples: dict[str, dict[str, tuple[str, int, int]]] = {}
     for name, first, size in tar_files(path):
         key, suffix = split_key(name)
         samples.setdefault(key, {})[suffix.lower()] = (name, first, size)
     with open(path, "rb") as file:
         for key, members in samples.items():
-            images = [members[suffix] for suffix in members if suffix in IMAGE_SUFFIXES]
-            if not images:
+            suffix = _image_suffix(members)
+            if suffix is None:
                 builder.skip("sample without an image")
                 continue
-            name, first, size = images[0]
-            builder.add(
-                f"{path.name}/{name}",
-                label=_label(file.fileno(), members, f"{path}: {key}"),
-                container=path.name,
-                offset=first,
-                length=size,
-            )
+            name, first, size = members[suffix]
+            texts.append(_label(file.fileno(), members, f"{path}: {key}"))
+            builder.add(f"{path.name}/{name}", container=path.name, offset=first, length=size)
+    return texts
 
 
-def _label(descriptor: int, members: dict[str, tuple[str, int, int]], where: str) -> int:
+def _label(descriptor: int, members: dict[str, tuple[str, int, int]], where: str) -> str:
     try:
         if LABEL_SUFFIX in members:
             _, first, size = members[LABEL_SUFFIX]
@@ -76,14 +87,17 @@ def _label(descriptor: int, members: dict[str, tuple[str, int, int]], where: str
         if "json" in members:
             _, first, size = members["json"]
             values = json.loads(os.pread(descriptor, size, first))
-            found = [values[key] for key in LABEL_KEYS if isinstance(values.get(key), int)]
-            return _checked(found[0]) if found else NO_LABEL
-    except (ValueError, AttributeError) as error:
+            found = [values[key] for key in LABEL_KEYS if key in values]
+            for label in found:
+                if isinstance(label, int):
+                    return _checked(label)
+            return next((label for label in found if isinstance(label, str)), "")
+    except (ValueError, TypeError) as error:
         raise UserError(f"{where}: its label is not a whole number ({error})") from None
-    return NO_LABEL
+    return ""
 
 
-def _checked(label: int) -> int:
+def _checked(label: int) -> str:
     if not 0 <= label <= np.iinfo(np.int32).max:
         raise ValueError(f"{label} is out of range")
-    return label
+    return str(label)

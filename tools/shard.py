@@ -53,9 +53,11 @@ class Args:
     below: str = ""
     """Use only the images under this path of SOURCE; the split of a binary release."""
     labels: str = ""
-    """File with the labels of a flat folder, e.g. ImageNet's val.txt: lines "NAME LABEL"."""
+    """File with the labels of a flat folder, e.g. ImageNet's val.txt: lines "NAME LABEL"; also
+    LOC_val_solution.csv, or the devkit's ground truth with its meta.mat beside it."""
     classes: str = ""
-    """Class names in order: a text file, or a shard folder whose numbering is to be kept."""
+    """Class names in order: a text file, or a shard folder whose numbering is to be kept, e.g. that
+    of the training images."""
     max_side: int = 0
     """Re-encode larger images to this longer side, in pixels; 0 keeps every file as it is."""
     quality: int = 95
