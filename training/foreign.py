@@ -2,7 +2,7 @@
 
 Such a file is a state dict under some key and prefix. The prefix is found by looking for the first
 layer's name; network, width and stem follow from the shapes of the weights. Nothing is executed:
-files are read with ``weights_only=True``.
+files are read with ``weights_only=True``, and objects of unknown classes are left out.
 """
 
 from __future__ import annotations
@@ -27,9 +27,20 @@ State = dict[str, Tensor]
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
 BRANCHES = {
     # DINO keeps "student" and "teacher" at the top; MoCo and others prefix inside one dict.
-    "student": ("encoder_q.", "base_encoder.", "online_encoder.", "student."),
-    "teacher": ("encoder_k.", "momentum_encoder.", "target_encoder.", "teacher."),
+    "student": ("encoder_q.", "base_encoder.", "online_encoder.", "student.", "student_backbone."),
+    "teacher": (
+        "encoder_k.",
+        "momentum_encoder.",
+        "target_encoder.",
+        "teacher.",
+        "teacher_backbone.",
+        "momentum_backbone.",
+        "backbone_momentum.",
+    ),
 }
+LISTED_FIRST = "4.0.conv1.weight"
+"""Of a ResNet as a list of its children without the last, as lightly's examples build it."""
+CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 RESNET_FIRST = "layer1.0.conv1.weight"
 VIT_FIRST = "patch_embed.proj.weight"
 TORCHVISION_VIT_FIRST = "conv_proj.weight"
@@ -60,15 +71,17 @@ def load(path: Path, branch: Branch = "student") -> nn.Module:
 
 def from_state(content: dict[str, Any], path: Path, branch: Branch = "student") -> nn.Module:
     """As `load`, of the content of a file; `path` is for messages."""
-    state = backbone_state(_tensors(content, branch), branch)
+    state = backbone_state(_tensors(content, branch), branch, (*FIRSTS, LISTED_FIRST))
+    if LISTED_FIRST in state:
+        state = _named(state)
     if RESNET_FIRST in state:
         backbone = _resnet(state, path)
     elif VIT_FIRST in state or TORCHVISION_VIT_FIRST in state:
         backbone = _vit(state, path)
     else:
         raise UserError(
-            f"{path}: neither a ResNet nor a ViT (keys such as {', '.join(sorted(state)[:2])}): "
-            "give a checkpoint of SwAV, DINO, MoCo, torchvision or timm"
+            f"{path}: neither a ResNet nor a ViT ({_named_keys(state)}): give a checkpoint of "
+            "SwAV, DINO, MoCo, torchvision or timm"
         )
     return backbone.eval()
 
@@ -86,13 +99,45 @@ def read(path: Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _load(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to execute the file
+            first = "torch.save did not write it, or it is damaged"
         raise UserError(f"{path}: not a checkpoint of tensors and plain values ({first})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; give a state dict")
     return content
+
+
+class _Inert:
+    """Stands for an object of a class that is not to be imported: holds nothing, does nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401
+    """Tensors and plain values of a file; whatever else it holds (settings of a trainer, as in
+    DINO's and Lightning's) becomes an inert object, so that no code of the file runs."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        try:
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except ValueError:  # written by a torch before 1.6
+            names = []
+        if not names:
+            raise
+    inert = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names]
+    with torch.serialization.safe_globals(inert):  # type: ignore[arg-type]
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def weights_for(backbone: nn.Module, content: dict[str, Any], branch: Branch) -> State:
@@ -158,6 +203,10 @@ def backbone_state(state: State, branch: Branch, firsts: Sequence[str] = FIRSTS)
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
+def _named_keys(state: State) -> str:
+    return f"keys such as {', '.join(sorted(state)[:2])}" if state else "it holds no weights"
+
+
 def _tensors(content: dict[str, Any], branch: Branch) -> State:
     """The dict of tensors inside `content`."""
     if isinstance(content.get(branch), dict):  # DINO
@@ -169,6 +218,12 @@ def _tensors(content: dict[str, Any], branch: Branch) -> State:
             content = content[name]
             break
     return {k: v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _named(state: State) -> State:
+    """A ResNet's weights from numbers of its children to their names."""
+    parts = ((key.partition("."), value) for key, value in state.items())
+    return {f"{CHILDREN[n]}.{rest}": value for (n, _, rest), value in parts if n in CHILDREN}
 
 
 def _resnet(state: State, path: Path) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,16 @@ def dino(student: State, teacher: State) -> Any:
     }
 
 
+class Settings:
+    """Of a library that is not to be imported when the file is read."""
+
+    def __init__(self, **values: float) -> None:
+        self.__dict__.update(values)
+
+
 def swav(student: State, _: State) -> Any:
     extra = {"module.prototypes.weight": torch.zeros(4, 4)}
+    extra |= {"module.projection_head.0.weight": torch.zeros(4, 512)}
     return prefixed(student, "module.") | extra
 
 
@@ -63,13 +72,45 @@ def solo_learn(student: State, teacher: State) -> Any:
     return {"state_dict": both}
 
 
+def solo_learn_with_settings(student: State, teacher: State) -> Any:
+    settings = {"hyper_parameters": Settings(lr=0.1), "callbacks": {}, "epoch": 3}
+    return solo_learn(student, teacher) | settings
+
+
+def dino_with_arguments(student: State, teacher: State) -> Any:
+    return dino(student, teacher) | {"args": argparse.Namespace(arch="resnet18"), "fp16_scaler": {}}
+
+
+def numbered(state: State) -> State:
+    """As nn.Sequential(*list(resnet.children())[:-1]) names it."""
+    children = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
+    parts = {key: key.partition(".") for key in state}
+    return {f"{children.index(parts[k][0])}.{parts[k][2]}": v for k, v in state.items()}
+
+
+def lightly(student: State, teacher: State) -> Any:
+    both = prefixed(numbered(student), "backbone.")
+    both |= prefixed(numbered(teacher), "backbone_momentum.")
+    return {"state_dict": both | prefixed(heads(), "projection_head.layers."), "loops": {}}
+
+
+def lightly_dino(student: State, teacher: State) -> Any:
+    both = prefixed(numbered(student), "student_backbone.")
+    return {"state_dict": both | prefixed(numbered(teacher), "teacher_backbone.")}
+
+
+def barlow_twins(student: State, _: State) -> Any:
+    return {"epoch": 1, "model": prefixed(student, "module.backbone."), "optimizer": {}}
+
+
 def plain(student: State, _: State) -> Any:
     return {**student, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 
 
 LAYOUTS: list[tuple[Callable[[State, State], Any], bool]] = [
     (mocov2, True), (mocov3, True), (dino, True), (swav, False), (simsiam, False),
-    (solo_learn, False), (plain, False),
+    (solo_learn, True), (solo_learn_with_settings, True), (dino_with_arguments, True),
+    (lightly, True), (lightly_dino, True), (barlow_twins, False), (plain, False),
 ]  # fmt: skip
 
 
@@ -152,11 +193,17 @@ def test_bad_files_are_named_and_nothing_is_executed(
     with pytest.raises(UserError, match="no such checkpoint"):
         foreign.load(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(UserError, match=r"text.pth: not a checkpoint"):
+    with pytest.raises(UserError, match=r"text.pth: not a checkpoint .*torch.save did not write"):
         foreign.load(tmp_path / "text.pth")
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"evil.pth: not a checkpoint"):
+    with pytest.raises(UserError, match=r"evil.pth: .*it holds no weights"):
         foreign.load(tmp_path / "evil.pth")
+    model = resnet(0)
+    torch.save({**model.state_dict(), "a": Evil()}, tmp_path / "evil.pth")
+    assert foreign.load(tmp_path / "evil.pth")
+    torch.save(model, tmp_path / "whole.pth")
+    with pytest.raises(UserError, match=r"whole.pth: holds a ResNet; give a state dict"):
+        foreign.load(tmp_path / "whole.pth")
     assert "executed" not in capsys.readouterr().out
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="neither a ResNet nor a ViT"):
