@@ -102,7 +102,8 @@ def read(path: Path) -> dict[str, Any]:
         content = _load(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to execute the file
+        # Of the first torch's text advises to execute the file, of the second it is a bare number.
+        if isinstance(error, pickle.UnpicklingError | KeyError):
             first = "torch.save did not write it, or it is damaged"
         raise UserError(f"{path}: not a checkpoint of tensors and plain values ({first})") from None
     if not isinstance(content, dict):
