@@ -10,9 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from nvidia.dali import types
 
 from fovea.pipeline import executor, lookup
 from fovea.pipeline.executor import Executor, Work
+from fovea.pipeline.graph import view_graph
 from fovea.pipeline.parameters import draw
 from fovea.pipeline.recipe_files import RECIPES, find_recipe
 from fovea.pipeline.views import ViewRecipe, ViewSpec
@@ -83,6 +85,15 @@ def test_every_recipe_on_the_host(name, photos):
     errors = parity.compare(runner, recipe, work)
     runner.close()
     assert max(error.mean for error in errors.values()) <= parity.CHAIN.mean, errors
+
+
+@pytest.mark.parametrize("name", ["ressl_strong", "relicv2", "adasim", "byol", "eval_224"])
+def test_graphs_for_a_gpu_fit_together(name):
+    """DALI checks where each operator's inputs are when a graph is drawn up, without a GPU too."""
+    graph = view_graph(
+        find_recipe(name), "gpu", types.FLOAT, device_id=0, batch_size=4, num_threads=1
+    )
+    assert [out.device for out in graph._graph_out] == ["gpu"] * len(find_recipe(name).views)
 
 
 @pytest.mark.parametrize("kind", EXECUTORS)
