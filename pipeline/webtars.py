@@ -69,11 +69,11 @@ def _add_tar(path: Path, builder: ListingBuilder) -> list[str]:
         samples.setdefault(key, {})[suffix.lower()] = (name, first, size)
     with open(path, "rb") as file:
         for key, members in samples.items():
-            suffix = _image_suffix(members)
-            if suffix is None:
+            image = _image_suffix(members)
+            if image is None:
                 builder.skip("sample without an image")
                 continue
-            name, first, size = members[suffix]
+            name, first, size = members[image]
             texts.append(_label(file.fileno(), members, f"{path}: {key}"))
             builder.add(f"{path.name}/{name}", container=path.name, offset=first, length=size)
     return texts
