@@ -54,7 +54,7 @@ class Args:
     samples_per_shard: int = 1000
     """Images in each tar."""
     peers: Path | None = None
-    """Python interpreter that has MosaicML Streaming, to measure its writer, too."""
+    """Python interpreter that has MosaicML Streaming or LitData, to measure their writers, too."""
     json: bool = False
     """Print the figures as JSON."""
     out: Path | None = None

@@ -1,8 +1,5 @@
 """Writers of other libraries, for an interpreter that has them: reads ``NAME TREE OUT`` lines,
 answers each with the number of images written. Imports nothing of ours, and nothing on a clock.
-
-LitData's ``optimize`` is left out on purpose: it deletes its cache folders, by default
-``<temporary folder>/data`` and ``/chunks``, whatever else lies there.
 """
 
 from __future__ import annotations
@@ -10,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -36,8 +34,29 @@ def mosaicml(tree: str, out: str) -> int:
     return len(files)
 
 
+def litdata(tree: str, out: str) -> int:
+    """LitData's ``optimize`` on all cores.
+
+    It deletes its cache folders, by default ``<temporary folder>/data`` and ``/chunks`` whatever
+    else lies there, so it is given folders of its own.
+    """
+    files = files_of(tree)
+    with tempfile.TemporaryDirectory(prefix="litdata-") as scratch:
+        os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = os.path.join(scratch, "chunks")
+        os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = os.path.join(scratch, "data")
+        import_module("litdata").optimize(
+            fn=sample_of,
+            inputs=files,
+            output_dir=out,
+            chunk_bytes="64MB",
+            num_workers=len(os.sched_getaffinity(0)),
+        )
+    return len(files)
+
+
 WRITERS: dict[str, tuple[str, Callable[[str, str], int]]] = {
     "MosaicML MDSWriter, 1 process": ("streaming", mosaicml),
+    "LitData optimize": ("litdata", litdata),
 }
 
 
