@@ -15,7 +15,7 @@ from torchvision.models import resnet
 
 from fovea.pipeline.errors import UserError
 
-from .graph_cues import CHANNELS, graph_cues
+from .cell_cues import CHANNELS, MIDDLE, SLOPE, cell_cues
 
 Body = Literal["resnet18", "resnet34", "resnet50"]
 BODIES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
@@ -37,7 +37,7 @@ class NetworkOptions:
     dilated: bool = False  # layers 3 and 4 keep the stride of layer 2 (bottlenecks only)
     decoder: int = 64  # channels of the summed features
     size_px: int = 432  # square side at which images enter
-    graph_side: int = 0  # patches a side of the ranking among the cues; 0 leaves it out
+    cell_side: int = 0  # cells a side of the priors among the cues; 0 leaves them out
 
     def __post_init__(self) -> None:
         if self.body not in BODIES:
@@ -48,8 +48,8 @@ class NetworkOptions:
             raise UserError(f"--dilated needs resnet50, not {self.body}")
         if not 32 <= self.size_px <= 2048 or self.size_px % 16:
             raise UserError(f"size {self.size_px}: want a multiple of 16 from 32 to 2048 px")
-        if self.graph_side and not 4 <= self.graph_side <= 32:
-            raise UserError(f"graph side {self.graph_side}: want 0 or 4 to 32 patches")
+        if self.cell_side and not 4 <= self.cell_side <= 32:
+            raise UserError(f"cell side {self.cell_side}: want 0 or 4 to 32 cells")
 
 
 class SaliencyNetwork(nn.Module):
@@ -58,6 +58,9 @@ class SaliencyNetwork(nn.Module):
     Beside the image the stem sees ten cues: place, distance from the centre, Lab colour, and the
     Lab distance to the colours along each of the four borders (the background of Manifold
     Ranking's queries). With pretrained weights the cues start at weight 0.
+
+    With cells there are the cues of `cell_cues` too, and the logits begin as those of the last of
+    them: training learns what to change about it.
     """
 
     def __init__(self, options: NetworkOptions) -> None:
@@ -66,35 +69,40 @@ class SaliencyNetwork(nn.Module):
         self.body = _body(options)
         channels = _channels(self.body)
         stem = self.body.conv1.out_channels
-        cues = CUES + (CHANNELS if options.graph_side else 0)
+        cues = CUES + (CHANNELS if options.cell_side else 0)
         self.cues = nn.Conv2d(cues, stem, 7, stride=2, padding=3, bias=False)
         self.lateral = nn.ModuleList(nn.Conv2d(c, options.decoder, 1) for c in (stem, *channels))
         self.smooth = nn.ModuleList(_smooth(options.decoder) for _ in range(5))
         self.logit = nn.Conv2d(options.decoder, 1, 1)
+        self.start = _start() if options.cell_side else None
+        if self.start is not None:
+            nn.init.zeros_(self.logit.weight)
+            nn.init.zeros_(_bias(self.logit))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, H, W) of images (B, 3, H, W) in [0, 1]."""
         body = self.body
         mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
         x = body.conv1((images - mean[:, None, None]) / std[:, None, None])
-        x = body.relu(body.bn1(x + self.cues(self._see(images))))
+        cues, start = self._see(images)
+        x = body.relu(body.bn1(x + self.cues(cues)))
         maps = [x]
         x = body.maxpool(x)
         for layer in (body.layer1, body.layer2, body.layer3, body.layer4):
             x = layer(x)
             maps.append(x)
-        return self._decode(maps, images.shape[-2:])
+        return self._decode(maps, images.shape[-2:]) + start
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
-    def _see(self, images: Tensor) -> Tensor:
-        """The cues in full precision, (B, C, H, W)."""
+    def _see(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The cues (B, C, H, W) and the logits (B, H, W) to start from, in full precision."""
         cues = border_cues(images)
-        if not self.options.graph_side:
-            return cues
-        ranks = graph_cues(cues[:, 3:6] * LAB_UNIT, self.options.graph_side)
-        wide = F.interpolate(ranks, images.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([cues, wide], dim=1)
+        if self.start is None:
+            return cues, images.new_zeros(())
+        told = cell_cues(images, cues[:, 3:6] * LAB_UNIT, self.options.cell_side)
+        told = F.interpolate(told, images.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([cues, told], dim=1), self.start(told)[:, 0]
 
     def _decode(self, maps: list[Tensor], size: torch.Size) -> Tensor:
         """Sum the maps from the coarsest to the finest, smoothing each sum."""
@@ -140,6 +148,21 @@ def _channels(body: resnet.ResNet) -> list[int]:
         norm = last.bn3 if isinstance(last, resnet.Bottleneck) else last.bn2
         out.append(int(norm.num_features))
     return out
+
+
+def _start() -> nn.Conv2d:
+    """Logits of the cues; at first `cell_cues.decided` of the last of them."""
+    start = nn.Conv2d(CHANNELS, 1, 1)
+    nn.init.zeros_(start.weight)
+    with torch.no_grad():
+        start.weight[:, -1] = SLOPE
+        _bias(start).fill_(-SLOPE * MIDDLE)
+    return start
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _smooth(channels: int) -> nn.Sequential:

@@ -73,7 +73,7 @@ class RefineOptions:
 
 
 SMALL = RefineOptions(
-    network=NetworkOptions(body="resnet18", width=0.375, decoder=24, size_px=128, graph_side=16),
+    network=NetworkOptions(body="resnet18", width=0.375, decoder=24, size_px=128, cell_side=16),
     iterations=0,
     fusion_epochs=32,
     fusion_lr=2e-3,

@@ -16,7 +16,7 @@ from fovea.pipeline.files import write_atomic
 from .network import NetworkOptions, SaliencyNetwork, options_dict
 
 KIND = "fovea saliency network"
-FORMAT = 1
+FORMAT = 2  # 1 ranked square patches
 
 
 def save_network(path: Path, network: SaliencyNetwork, facts: dict[str, Any]) -> None:
@@ -42,7 +42,8 @@ def load_network(path: Path) -> SaliencyNetwork:
     state = _read(path)
     if state.get("kind") != KIND or state.get("format") != FORMAT:
         raise UserError(
-            f"{path}: not a saliency network; give network.pt of 'fovea refine SHARDS --out DIR'"
+            f"{path}: not a saliency network of format {FORMAT};"
+            " give network.pt of 'fovea refine SHARDS --out DIR'"
         )
     network = SaliencyNetwork(NetworkOptions(**state["options"]))
     network.load_state_dict(state["weights"])

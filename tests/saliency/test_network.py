@@ -11,6 +11,7 @@ from skimage.color import rgb2lab
 from torchvision.models import resnet18
 
 from fovea.pipeline.errors import UserError
+from fovea.saliency.cell_cues import cell_cues, decided
 from fovea.saliency.network import (
     NetworkOptions,
     SaliencyNetwork,
@@ -54,6 +55,18 @@ def test_a_pixel_is_where_it_was() -> None:
         change = (network(images)[1] - network(images)[0]).abs()
     y, x = np.unravel_index(int(change.argmax()), change.shape)
     assert 36 <= y < 52 and 4 <= x < 20
+
+
+def test_with_cells_it_starts_as_the_last_cue() -> None:
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    options = NetworkOptions(body="resnet18", width=0.125, decoder=8, size_px=64, cell_side=8)
+    network = SaliencyNetwork(options).eval()
+    with torch.inference_mode():
+        got = torch.sigmoid(network(images))
+    want = decided(cell_cues(images, rgb_to_lab(images), 8)[:, -1])
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+    network.train()(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    assert network.logit.weight.grad.abs().sum() > 0  # so that the rest follows
 
 
 def test_gradients_reach_every_weight() -> None:
