@@ -60,6 +60,8 @@ def evaluate(args: Dense) -> int:
     )
     data = {name: dense.pairs(folder / "images", folder / "masks")
             for name, folder in (("train", args.train), ("val", args.val))}  # fmt: skip
+    for found in data.values():
+        dense.check_labels(found, args.classes, binary=args.binary)
     device = chosen_device(args.device)
     backbone, _ = load_network(args.run, args.branch)
     torch.manual_seed(args.seed)

@@ -103,7 +103,8 @@ def _given(args: Tuning, config: TuneConfig) -> TuneConfig:
 
 def _schedule(config: TuneConfig) -> str:
     backbone = f"{config.backbone_lr:g}" if config.backbone_lr else "0 (frozen)"
-    return f"{config.epochs} epochs, lr {config.head_lr:g}, of the backbone {backbone}"
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+    return f"{epochs}, lr {config.head_lr:g}, of the backbone {backbone}"
 
 
 def _tuned(

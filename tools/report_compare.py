@@ -102,19 +102,24 @@ def _protocol_table(protocol: str, records: Sequence[RunRecord], names: Sequence
         for result in record.evaluations.get(protocol, [])
         if result.get("rows")
     ]
-    labels = differences([result | {"checkpoint": ""} for *_, result in found])
-    rows: dict[str, tuple[str, Mapping[str, Any], str]] = {}
+    owners = [name for name, *_ in found]
+    # Runs end at different steps: that alone is no difference to point out.
+    several = len(set(owners)) < len(owners)
+    shown = [result if several else result | {"checkpoint": ""} for *_, result in found]
+    labels = differences(shown, owners)
+    rows: list[tuple[str, Mapping[str, Any], str]] = []
+    papers: dict[str, tuple[str, Mapping[str, Any], str]] = {}
     metrics: list[str] = []
     raw = frozenset[str]()
     for (name, record, result), label in zip(found, labels, strict=True):
         first = next(iter(result["rows"].values()))
         title = f"{name}: {label}" if label else name
-        rows[f"{title} {result['name']}"] = (title, first, "main")
+        rows.append((title, first, "main"))
         metrics += [m for m in first if m not in metrics]
         raw |= frozenset(result.get("not_percent", ()))
         for paper in published.rows(str(find(record.config, "preset") or ""), protocol):
-            rows[paper.cite] = (paper.cite, paper.metrics, "paper")
-    return figures_table(list(rows.values()), metrics, raw) if rows else ""
+            papers[paper.cite] = (paper.cite, paper.metrics, "paper")
+    return figures_table([*rows, *papers.values()], metrics, raw) if rows else ""
 
 
 def _speed(records: Sequence[RunRecord], names: Sequence[str]) -> html.Section:

@@ -38,8 +38,8 @@ METRICS = {
     "top5": "top-5",
     "mean_per_class": "mean per class",
 }
-PHONE_CHARACTERS = 46
-"""Of a table's line, on a screen of 390 px."""
+PHONE_CHARACTERS = 38
+"""Of a table's line, on a screen of 390 px, where cells break between words."""
 HEADLINES = (("knn", "knn20"), ("knn", "knn1"), ("linear", "top1"))
 
 
@@ -107,8 +107,14 @@ def evaluation_cards(record: RunRecord) -> str:
     return html.cards(parts, fitted=True) if parts else ""
 
 
-def differences(results: Sequence[dict[str, Any]]) -> list[str]:
-    """What tells the results of one protocol apart, a text each; empty for a single one."""
+def differences(
+    results: Sequence[dict[str, Any]], owners: Sequence[str] | None = None
+) -> list[str]:
+    """What tells the results of one protocol apart, a text each; empty where nothing does.
+
+    Args:
+        owners: the run of each; results of different runs need no telling apart.
+    """
     asked = [
         {"checkpoint": result.get("checkpoint", ""), "branch": result.get("branch", "student")}
         | result.get("settings", {})
@@ -117,11 +123,10 @@ def differences(results: Sequence[dict[str, Any]]) -> list[str]:
     names = [name for name in asked[0] if all(name in one for one in asked)] if asked else []
     differ = [name for name in names if len({str(one[name]) for one in asked}) > 1]
     labels = [", ".join(f"{_option(n)} {_said(one[n])}" for n in differ) for one in asked]
-    if len(set(labels)) == len(labels):
-        return labels
+    whose = list(zip(owners or [""] * len(labels), labels, strict=True))
     return [
-        f"{label} ({r.get('name', i)})"
-        for i, (label, r) in enumerate(zip(labels, results, strict=True))
+        f"{label} ({result.get('name', '')})".strip() if whose.count(own) > 1 else label
+        for own, label, result in zip(whose, labels, results, strict=True)
     ]
 
 
@@ -158,7 +163,11 @@ def figures_table(
     head = ["" if raw else "%", *(metric_title(m) for m in metrics)]
     body = [[name, *(metric_text(m, row.get(m), raw) for m in metrics)] for name, row, _ in rows]
     kinds = [kind for *_, kind in rows]
-    wide = sum(max(map(len, column)) + 2 for column in zip(head, *body, strict=True))
+    words = [
+        [word for cell in column for word in cell.split() or [""]]
+        for column in zip(head, *body, strict=True)
+    ]
+    wide = sum(max(map(len, column)) + 2 for column in words)
     if len(metrics) > len(rows) and wide > PHONE_CHARACTERS:
         head, *body = [list(column) for column in zip(head, *body, strict=True)]
         kinds = [""] * len(body)

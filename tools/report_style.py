@@ -99,6 +99,7 @@ th { color: var(--soft); font-size: 13px; font-weight: 600; }
 td.figure-cell, th.figure-cell { text-align: right; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; white-space: nowrap; }
 th.figure-cell { white-space: normal; }
+td:first-child { min-width: 6.5em; }
 tr.main td { font-weight: 650; } tr.paper td { color: var(--soft); font-style: italic; }
 tr:last-child td { border-bottom: 0; }
 details summary { cursor: pointer; color: var(--accent); font-size: 14.5px; }

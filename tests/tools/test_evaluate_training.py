@@ -179,6 +179,11 @@ def test_bad_dense_input_is_named(tmp_path: Path, tiny_run: Path) -> None:
     with pytest.raises(UserError, match=r"no NAME.png"):
         dense.pairs(tmp_path, tmp_path)
     folder = str(scenes(tmp_path / "s", 4, 0))
+    command = ["evaluate", "dense", str(tiny_run), "--train", folder, "--val", folder]
     with pytest.raises(UserError, match="ResNet with the ImageNet stem"):
-        call(["evaluate", "dense", str(tiny_run), "--train", folder, "--val", folder,
-              "--classes", "2"])  # fmt: skip
+        call([*command, "--classes", "2", "--binary"])
+    with pytest.raises(UserError, match=r"masks hold only 0 and 255.*add --binary"):
+        call([*command, "--classes", "2"])
+    cv2.imwrite(str(tmp_path / "s/masks/1.png"), np.full((64, 64), 7, np.uint8))
+    with pytest.raises(UserError, match=r"1.png: has class 7, --classes 2 allows 0 to 1"):
+        call([*command, "--classes", "2"])

@@ -172,6 +172,28 @@ def pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     return found
 
 
+def check_labels(data: list[tuple[Path, Path]], classes: int, *, binary: bool) -> None:
+    """Whether the masks are of so many classes.
+
+    Raises:
+        UserError: a mask has a class too many, or all say "ignore" where they mean foreground.
+    """
+    found = set[int]()
+    for _, label in data:
+        values = set(np.unique(_read_label(label, binary)).tolist())
+        found |= values
+        if max(values - {IGNORE}, default=0) >= classes:
+            raise UserError(
+                f"{label}: has class {max(values - {IGNORE})}, --classes {classes} allows 0 to "
+                f"{classes - 1}"
+            )
+    if not binary and found == {0, IGNORE}:
+        raise UserError(
+            f"{data[0][1].parent}: masks hold only 0 and 255, and 255 is ignored; if they mean "
+            "background and foreground, add --binary"
+        )
+
+
 def train_fcn(
     model: FCN,
     data: list[tuple[Path, Path]],
@@ -259,10 +281,17 @@ def _dilate(stage: nn.Sequential, rate: int) -> None:
 
 def _read(image: Path, label: Path, binary: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     pixels = decode_rgb(image.read_bytes())
-    classes = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-    if classes is None or classes.ndim != 2 or classes.shape != pixels.shape[:2]:
+    classes = _read_label(label, binary)
+    if classes.shape != pixels.shape[:2]:
         raise UserError(f"{label}: want an 8-bit grey PNG of the size of {image.name}")
-    return pixels, (classes > 127).astype(np.uint8) if binary else classes
+    return pixels, classes
+
+
+def _read_label(path: Path, binary: bool) -> NDArray[np.uint8]:
+    classes = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if classes is None or classes.ndim != 2 or classes.dtype != np.uint8:
+        raise UserError(f"{path}: want an 8-bit grey PNG")
+    return (classes > 127).astype(np.uint8) if binary else np.asarray(classes, np.uint8)
 
 
 def _crop(
