@@ -35,6 +35,7 @@ CROP, RESIZE, WINDOW, FLIP, JITTER, ORDER, FACTORS = 0, 4, 6, 8, 9, 10, 14
 GREY, SIGMA, TAPS, SOLARIZE, MASK, BACKGROUND, STRONG = 18, 19, 20, 21, 22, 23, 24
 
 QUEUE_DEPTH = 2
+HW_DECODER_FRAC = 0.65  # DALI's own default
 _DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 
 
@@ -64,13 +65,18 @@ def pack(drawn: ViewParameters) -> F32:
 
 
 @pipeline_def(enable_conditionals=True)
-def view_graph(recipe: ViewRecipe, device: str, dtype: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def view_graph(
+    recipe: ViewRecipe,
+    device: str,
+    dtype: Any,  # noqa: ANN401
+    hw_decoder_frac: float = HW_DECODER_FRAC,
+) -> tuple[Any, ...]:
     """The graph of a recipe: one output (S, S, 3) per view, in recipe order."""
     encoded = fn.external_source(name="images", dtype=types.UINT8, ndim=1)
-    images = {"self": decode(encoded, device)}
+    images = {"self": decode(encoded, device, hw_decoder_frac)}
     if recipe.needs_partner:
         partners = fn.external_source(name="partner_images", dtype=types.UINT8, ndim=1)
-        images["partner"] = decode(partners, device)
+        images["partner"] = decode(partners, device, hw_decoder_frac)
     mask = None
     if recipe.needs_mask:
         mask = fn.external_source(name="masks", dtype=types.UINT8, ndim=3, layout="HWC")
@@ -84,10 +90,16 @@ def view_graph(recipe: ViewRecipe, device: str, dtype: Any) -> tuple[Any, ...]: 
     return tuple(outputs)
 
 
-def decode(encoded: Node, device: str) -> Node:
+def decode(encoded: Node, device: str, hw_decoder_frac: float) -> Node:
     """RGB image (H, W, 3); an EXIF orientation was dealt with when the shards were made."""
     where = "mixed" if device == "gpu" else "cpu"
-    return fn.decoders.image(encoded, device=where, output_type=types.RGB, adjust_orientation=False)
+    return fn.decoders.image(
+        encoded,
+        device=where,
+        output_type=types.RGB,
+        adjust_orientation=False,
+        hw_decoder_load=hw_decoder_frac,
+    )
 
 
 class Mask(NamedTuple):
@@ -160,6 +172,8 @@ class DaliExecutor:
         max_batch_size: largest batch that will be submitted.
         threads: CPU threads of DALI.
         dtype: of the views; bfloat16 is cast from DALI's float32.
+        hw_decoder_frac: share of the JPEGs for a GPU's decoder units, [0, 1]; its cores and the
+            CPU's decode the others.
     """
 
     def __init__(
@@ -170,9 +184,11 @@ class DaliExecutor:
         max_batch_size: int,
         threads: int,
         dtype: torch.dtype = torch.float32,
+        hw_decoder_frac: float = HW_DECODER_FRAC,
     ) -> None:
         self.recipe = recipe
         self.device = device
+        self._hw_decoder_frac = hw_decoder_frac
         self.dtype = dtype
         self._graph_dtype = dtype if dtype in _DTYPES else torch.float32
         self._options = {"batch_size": max_batch_size, "num_threads": threads}
@@ -188,6 +204,7 @@ class DaliExecutor:
             self.recipe,
             "gpu" if on_gpu else "cpu",
             _DTYPES[self._graph_dtype],
+            self._hw_decoder_frac,
             device_id=(self.device.index or 0) if on_gpu else None,
             prefetch_queue_depth=QUEUE_DEPTH,
             **self._options,

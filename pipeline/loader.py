@@ -67,6 +67,7 @@ class Loader:
         max_replaced_frac: share of unreadable samples above which the run stops, [0, 1].
         keep_decoded: hold the decoded images in memory from their first use on, so that a small
             data set is decoded once; host executor only.
+        hw_decoder_frac: share of the JPEGs for a GPU's decoder units, [0, 1]; executor "dali".
 
     Raises:
         UserError: options that do not fit together; the message says what would.
@@ -92,9 +93,14 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         max_replaced_frac: float = 0.01,
         keep_decoded: bool = False,
+        hw_decoder_frac: float = 0.65,
     ) -> None:
         plan.check_ranks(world_size, rank, batch_size)
         _check(data, recipe, batch_size, masks, drop_last=drop_last)
+        if prefetch < 1 or not 0 <= hw_decoder_frac <= 1:
+            raise UserError(
+                f"prefetch={prefetch}, hw_decoder_frac={hw_decoder_frac}: want 1 or more, [0, 1]"
+            )
         self.data, self.recipe, self.masks = data, recipe, masks
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.block, self.shuffle = block, shuffle
@@ -107,11 +113,11 @@ class Loader:
         self._faults = Replacements(len(data), str(data.folder), max_replaced_frac)
         self._transfer = Transfer(self.device)
         self._decoded = DecodedImages(data, executor) if keep_decoded else None
-        self.executor = self._start(executor, dtype)
+        self.executor = self._start(executor, dtype, hw_decoder_frac)
         self._readers = ThreadPoolExecutor(READERS, "fovea-read")
         self._feeds: list[Feed[InTransit]] = []
 
-    def _start(self, kind: str, dtype: torch.dtype) -> Executor:
+    def _start(self, kind: str, dtype: torch.dtype, hw_decoder_frac: float) -> Executor:
         if kind == "host":
             from .host import HostExecutor
 
@@ -128,6 +134,7 @@ class Loader:
                 max_batch_size=self.batch_size // self.world_size,
                 threads=self._threads,
                 dtype=dtype,
+                hw_decoder_frac=hw_decoder_frac,
             )
         raise UserError(f"executor={kind!r}: want host or dali")
 

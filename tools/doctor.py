@@ -52,6 +52,10 @@ class Args:
     """What makes the views."""
     threads: int | None = None
     """Threads of the loader."""
+    prefetch: int = 2
+    """Finished batches to hold ready."""
+    hw_decoder_frac: float = 0.65
+    """Share of the JPEGs for a GPU's decoder units, [0, 1]; its cores decode the others."""
     json: bool = False
     """Print the figures as JSON."""
 
@@ -76,6 +80,8 @@ def run(args: Args) -> int:
             device=args.device,
             executor=args.executor,
             threads=args.threads,
+            prefetch=args.prefetch,
+            hw_decoder_frac=args.hw_decoder_frac,
         )
         session = Run(config, options, world)
         found = rates.measure(session, args.batches)

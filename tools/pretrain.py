@@ -49,6 +49,10 @@ class Args:
     """What makes the views: auto is DALI on a GPU, OpenCV and torch on a CPU."""
     threads: int | None = None
     """Threads that decode and augment; by default as many as there are cores."""
+    prefetch: int = 2
+    """Finished batches to hold ready."""
+    hw_decoder_frac: float = 0.65
+    """Share of the JPEGs for a GPU's decoder units, [0, 1]; its cores decode the others."""
     log_every: int = 10
     """Steps between two lines in metrics.jsonl."""
     save_minutes: float = 5.0

@@ -50,6 +50,8 @@ class Options:
     device: str = "auto"
     executor: Literal["auto", "host", "dali"] = "auto"
     threads: int | None = None
+    prefetch: int = 2
+    hw_decoder_frac: float = 0.65
     log_every: int = 10
     save_minutes: float = 5.0
     save_every: int = 0
@@ -131,6 +133,8 @@ class Run:
             executor=chosen,
             device=str(self.world.device),
             threads=self.options.threads,
+            prefetch=self.options.prefetch,
+            hw_decoder_frac=self.options.hw_decoder_frac,
         )
 
     def state(self) -> checkpoint.State:

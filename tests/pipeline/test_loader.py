@@ -210,6 +210,8 @@ def test_masks_are_used_and_wanted(photo_shards, photo_masks):
         ({"batch_size": 64}, "batch_size=64 is more than the 4. samples"),
         ({"batch_size": 8, "world_size": 3}, "does not divide over 3 ranks: try 6"),
         ({"batch_size": 8, "executor": "gpu"}, "want host or dali"),
+        ({"batch_size": 8, "prefetch": 0}, "prefetch=0, .*: want 1 or more"),
+        ({"batch_size": 8, "hw_decoder_frac": 1.5}, r"hw_decoder_frac=1.5: want .* \[0, 1\]"),
         ({"batch_size": 8, "rank": 2, "world_size": 2}, "rank=2"),
     ],
 )

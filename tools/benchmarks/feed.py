@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,59 +38,78 @@ class Args:
     """Each makes the views of every preset."""
     threads: int | None = None
     """Threads of the loader."""
+    prefetch: tuple[int, ...] = (2,)
+    """Finished batches to hold ready; each is measured."""
+    hw_decoder_frac: tuple[float, ...] = (0.65,)
+    """Share of the JPEGs for a GPU's decoder units, [0, 1]; each is measured, with DALI."""
     json: bool = False
     """Print the figures as JSON."""
     out: Path | None = None
     """Also store them in this file."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What one row is measured with."""
+
+    preset: str
+    executor: Literal["host", "dali"]
+    prefetch: int
+    hw_decoder_frac: float
+
+
 def run(args: Args) -> int:
-    """Measure every preset with every executor."""
+    """Measure every preset with every executor and setting."""
     rows = []
-    for preset in args.presets:
-        for executor in args.executors:
-            row = _measure(args, preset, executor)
-            if row is None:
-                continue
-            rows.append(row)
-            if not args.json:
-                print(
-                    f"{preset:18} {executor:5} loader {row['loader']:8.0f}  compute"
-                    f" {row['compute']:8.0f}  both {row['both']:8.0f} images/s"
-                    f"  efficiency {row['efficiency']:.2f}  waiting {row['wait_frac']:.1%}"
-                )
+    for setting in _settings(args):
+        row = _measure(args, setting)
+        rows.append(row)
+        if not args.json:
+            print(
+                f"{setting.preset:18} {setting.executor:5} prefetch {setting.prefetch} decoder"
+                f" {setting.hw_decoder_frac:.2f}  loader {row['loader']:8.0f}  compute"
+                f" {row['compute']:8.0f}  both {row['both']:8.0f} images/s"
+                f"  efficiency {row['efficiency']:.2f}  waiting {row['wait_frac']:.1%}"
+            )
     figures = {"batch_size": args.batch_size, "batches": args.batches, "rows": rows}
     harness.report("feed", figures, as_json=args.json, out=args.out)
     return 0
 
 
-def _measure(
-    args: Args, preset_name: str, executor: Literal["host", "dali"]
-) -> dict[str, Any] | None:
-    """One row, or None for a preset whose masks are not there."""
+def _settings(args: Args) -> Iterator[Setting]:
+    """All rows; a preset whose masks are not there is left out, the host has no decoder units."""
     from fovea.pipeline.recipe_files import find_recipe
+    from fovea.training.config import preset
+
+    for name, executor, prefetch in product(args.presets, args.executors, args.prefetch):
+        if find_recipe(preset(name).recipe).needs_mask and args.masks is None:
+            continue
+        shares = args.hw_decoder_frac if executor == "dali" else (0.0,)
+        yield from (Setting(name, executor, prefetch, share) for share in shares)
+
+
+def _measure(args: Args, setting: Setting) -> dict[str, Any]:
+    """One row."""
     from fovea.training import distributed
     from fovea.training.config import preset
     from fovea.training.run import Options, Run
 
     from . import rates
 
-    config = dataclasses.replace(preset(preset_name), batch_size=args.batch_size)
-    if find_recipe(config.recipe).needs_mask and args.masks is None:
-        return None
+    config = dataclasses.replace(preset(setting.preset), batch_size=args.batch_size)
     with tempfile.TemporaryDirectory() as scratch, distributed.world(args.device) as world:
         options = Options(
             data=args.shards,
             out=Path(scratch),
             masks=args.masks,
             device=args.device,
-            executor=executor,
+            executor=setting.executor,
             threads=args.threads,
+            prefetch=setting.prefetch,
+            hw_decoder_frac=setting.hw_decoder_frac,
         )
         found = rates.measure(Run(config, options, world), args.batches)
-    return {
-        "preset": preset_name,
-        "executor": executor,
+    return dataclasses.asdict(setting) | {
         "loader": found.loader.images_per_s,
         "compute": found.compute.images_per_s,
         "both": found.both.images_per_s,
