@@ -191,8 +191,11 @@ def card(args: Args, source: Source, written: dict[str, str]) -> str:
 
 def _publish(work: Path, out: Path) -> None:
     """Moves verified files to their folder; a reader never sees a part of one."""
+    umask = os.umask(0)
+    os.umask(umask)
     for path in sorted(work.iterdir()):
         if path.is_dir():
             shutil.rmtree(path)
         else:
+            path.chmod(0o666 & ~umask)  # safetensors' files are its owner's alone
             os.replace(path, out / path.name)

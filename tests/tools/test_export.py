@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,25 @@ def test_safetensors_come_with_a_config_and_a_card(tiny_run: Path, tmp_path: Pat
         card = (out / "README.md").read_text()
         assert "| preset | ressl_demo |" in card and f"| branch | {branch} |" in card
         assert "load_file" in card
+
+
+def test_others_may_read_what_is_exported(tiny_run: Path, tmp_path: Path) -> None:
+    call(["export", str(tiny_run), "--format", "safetensors", "--out", str(tmp_path)])
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("measured", ["student", "teacher"])
+def test_the_card_has_the_figures_of_the_exported_network(
+    tiny_run: Path, tiny_shards: dict[str, Path], tmp_path: Path, measured: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    data = ["--train", str(tiny_shards["train"]), "--val", str(tiny_shards["val"])]
+    assert call(["evaluate", "knn", str(run), *data, "--branch", measured]) == 0
+    assert call(["export", str(run), "--format", "safetensors", "--branch", "student"]) == 0
+    card = (run / "export/README.md").read_text()
+    assert ("| knn | val |" in card) == (measured == "student")
 
 
 def test_a_file_that_does_not_reload_the_same_is_not_left(

@@ -94,10 +94,14 @@ class ClassMap:
 def match(train: tuple[str, ...], other: tuple[str, ...]) -> ClassMap:
     """By equal folder names; predictions are restricted to the shared classes (as for ImageNet-R).
 
+    Folders called 0, 1, 2, ... (ImageNetV2) are the training classes of these places.
+
     Raises:
         UserError: a class of the other set has no namesake.
     """
     index = {name: i for i, name in enumerate(train)}
+    if not index.keys() & set(other):
+        index = {str(i): i for i in range(len(train))}
     missing = [name for name in other if name not in index]
     if missing:
         raise UserError(

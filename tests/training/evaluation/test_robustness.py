@@ -112,6 +112,16 @@ def test_classes_are_matched_by_name_and_predictions_restricted() -> None:
         robustness.match(("ant",), ("emu",))
 
 
+def test_numbered_folders_are_places_in_the_training_classes() -> None:
+    names = tuple(f"n{i:04}" for i in range(12))
+    numbered = tuple(sorted(map(str, range(12))))  # 0, 1, 10, 11, 2, ...: as folders are listed
+    right = robustness.match(names, numbered).right
+    assert [int(r[0]) for r in right] == [int(name) for name in numbered]
+    assert robustness.match(names, ("3", "10")).candidates.tolist() == [3, 10]
+    with pytest.raises(UserError, match="class '12' of the shifted set is no training class"):
+        robustness.match(names, ("3", "12"))
+
+
 def test_a_mapping_file_gives_one_or_more_classes(tmp_path: Path) -> None:
     train, other = ("n1", "n2", "n3"), ("Chair", "Tie")
     path = tmp_path / "map.json"
