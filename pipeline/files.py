@@ -42,28 +42,39 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
 
 
-def publish(partial: Path, path: Path) -> None:
-    """Give the finished file `partial` its real name; durable when this returns."""
+def publish(partial: Path, path: Path, *, settle: bool = True) -> None:
+    """Give the finished file `partial` its real name; durable when this returns.
+
+    With `settle` off a power loss may undo the new name until something in the same folder is
+    settled; it never leaves a part of a file under it.
+    """
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
-    sync_folder(path.parent)
+    if settle:
+        sync_folder(path.parent)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: a reader sees the old file or the whole new one, never a part."""
-    with whole_file(path) as file:
+def write_atomic(path: Path, data: bytes, *, settle: bool = True) -> None:
+    """Write `data` to `path`: a reader sees the old file or the whole new one, never a part.
+
+    `settle` is that of `publish`.
+    """
+    with whole_file(path, settle=settle) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, buffering: int = 1 << 20) -> Iterator[Any]:
-    """A binary file to write that becomes `path` when the block ends without an error."""
+def whole_file(path: Path, buffering: int = 1 << 20, *, settle: bool = True) -> Iterator[Any]:
+    """A binary file to write that becomes `path` when the block ends without an error.
+
+    `settle` is that of `publish`.
+    """
     partial = partial_path(path)
     try:
         with open(partial, "wb", buffering=buffering) as file:
             yield file
-        publish(partial, path)
+        publish(partial, path, settle=settle)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -104,9 +104,9 @@ class Listing:
 
     def save(self, folder: Path) -> None:
         """Write the listing into `folder`; its head last, so that a cut write does not count."""
-        with whole_file(folder / ENTRIES) as file:
+        with whole_file(folder / ENTRIES, settle=False) as file:
             np.save(file, self.entries)
-        write_atomic(folder / NAMES, bytes(self.names))
+        write_atomic(folder / NAMES, bytes(self.names), settle=False)
         head = {
             "root": str(self.root),
             "class_names": self.class_names,

@@ -36,9 +36,9 @@ def merge_records(folder: Path, records: Iterable[ShardRecord], count: int) -> M
     """
     merged = Merged()
     with (
-        whole_file(folder / SAMPLES) as rows,
-        whole_file(folder / PATHS) as paths,
-        whole_file(folder / QUARANTINE) as bad,
+        whole_file(folder / SAMPLES) as rows,  # closed last, and settles the others
+        whole_file(folder / PATHS, settle=False) as paths,
+        whole_file(folder / QUARANTINE, settle=False) as bad,
     ):
         write_rows_header(rows, count, SAMPLE)
         for record in records:

@@ -38,8 +38,8 @@ class Place(Protocol):
     def read(self, name: str) -> bytes:
         """Bytes of a file. Raises FileNotFoundError."""
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a small file, whole or not at all."""
+    def write(self, name: str, data: bytes, *, settle: bool = True) -> None:
+        """Write a small file, whole or not at all; with `settle` off a power loss may undo it."""
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the files and folders directly in `folder`; none if it is not there."""
@@ -93,10 +93,10 @@ class FolderPlace:
         """Bytes of a file."""
         return (self.folder / name).read_bytes()
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, settle: bool = True) -> None:
         """Write a small file."""
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / name, data)
+        write_atomic(self.folder / name, data, settle=settle)
 
     def names(self, folder: str = "") -> list[str]:
         """What is in `folder`."""
@@ -183,7 +183,7 @@ class StorePlace:
         data: bytes = with_retries(self._at(name), lambda: system.cat_file(path))
         return data
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, settle: bool = True) -> None:  # noqa: ARG002
         """Write a small object."""
         system, path = filesystem(self._at(name))
         with_retries(self._at(name), lambda: system.pipe_file(path, data))

@@ -33,6 +33,7 @@ from .repair import RepairOptions
 from .shards import (
     ORDER,
     PLAN_FILES,
+    PLAN_NAMES,
     STARTS,
     STATE,
     ShardRecord,
@@ -138,7 +139,7 @@ class Job:
     def prepare(self) -> None:
         """List the source and fix the order, or find that an earlier attempt did."""
         want = {"format": FORMAT_VERSION, "from": self.source, **_plain(self.options)}
-        if JOB in self.place.names(STATE):
+        if {JOB, *PLAN_NAMES} <= set(self.place.names(STATE)):
             have = json.loads(self.place.read(f"{STATE}/{JOB}"))
             wrong = [key for key in want if have.get(key) != want[key]]
             if wrong:
@@ -167,7 +168,7 @@ class Job:
             order = laying_order(len(listing), self.options.seed)
             sizes = self._sizes(listing)[order]
             for name, array in ((ORDER, order), (STARTS, shard_starts(sizes, self.options))):
-                with whole_file(state / name) as file:
+                with whole_file(state / name, settle=False) as file:
                     np.save(file, array)
             self.place.keep(work, PLAN_FILES)
 

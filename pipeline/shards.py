@@ -42,7 +42,8 @@ from .torchvision_source import PIXELS
 ORDER = "order.npy"  # int64 (N,): source number of each position in the shards
 STARTS = "starts.npy"  # int64 (shards + 1,): first position of each shard
 STATE = ".job"
-PLAN_FILES = tuple(f"{STATE}/{name}" for name in (ENTRIES, NAMES, HEAD, ORDER, STARTS))
+PLAN_NAMES = (ENTRIES, NAMES, HEAD, ORDER, STARTS)
+PLAN_FILES = tuple(f"{STATE}/{name}" for name in PLAN_NAMES)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> tuple[ShardIn
     `members` are (name, data); names like ``0000000007.jpg``. Equal members give equal bytes.
     `ShardInfo.samples` counts keys.
     """
-    with whole_file(path, buffering=0) as file:
+    with whole_file(path, buffering=0, settle=False) as file:  # its index settles both
         tar = TarWriter(file)
         for name, data in members:
             tar.add(name, data)
@@ -150,7 +151,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
     with disk_errors(str(task.place)), task.place.workspace() as work:
         record = _ShardWriter(task).run(work / name)
         task.place.keep(work, (name, index_name(name)))
-        task.place.write(record_name(task.index), record.to_json())
+        task.place.write(record_name(task.index), record.to_json(), settle=False)
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,9 +31,14 @@ from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.shards import ShardRecord
 
 from .harness import Rate, report, take_turns
-from .shard_others import peers, readers, reading_figures
+from .shard_others import RANDOM, peers, readers, reading_figures
 
 INDEX_SAMPLES = 1_000_000
+RATIOS = (
+    ("headers / tar cf", "sharding, headers", "tar cf"),
+    ("headers / tar cf and fsync", "sharding, headers", "tar cf and fsync"),
+    ("decoded / decode alone", "sharding, decoded", "decode alone"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,9 @@ class Args:
     """Images in each tar."""
     peers: Path | None = None
     """Python interpreter that has MosaicML Streaming or LitData, to measure their writers, too."""
+    only: str = ""
+    """Leave out what does not match this regular expression: contestants by name, "memory" of a
+    worker. All of them take minutes."""
     json: bool = False
     """Print the figures as JSON."""
     out: Path | None = None
@@ -70,14 +79,15 @@ def run(args: Args) -> int:
         # Workers of a process that has torch have to be spawned; those of 'fovea shard' are forked.
         clean = ProcessPoolExecutor(1, get_context("spawn"))
         with clean, peers(args.peers, tree, out) as others:
-            contestants = _contestants(args, tree, out, clean) | others
+            contestants = _wanted(args, _contestants(args, tree, out, clean) | others)
             rates = take_turns(contestants, args.repeats, between=lambda: _clear(out))
         _clear(out)
-        reads = take_turns(readers(tree, out), args.repeats)
-        peak_mb = _peak_memory_mb(args, tree, Path(scratch) / "out")
-        index = _index_times(Path(scratch))
-    figures = _figures(rates) | reading_figures(reads)
-    figures |= {"worker_peak_mb": peak_mb, "index_of_a_million": index}
+        figures = _figures(rates)
+        if re.search(args.only, RANDOM):
+            figures |= reading_figures(take_turns(readers(tree, out), args.repeats))
+        if re.search(args.only, "memory"):
+            figures["worker_peak_mb"] = _peak_memory_mb(args, tree, out)
+        figures["index_of_a_million"] = _index_times(Path(scratch))
     if not args.json:
         _print(figures)
     report("shard", {"figures": figures}, as_json=args.json, out=args.out)
@@ -91,6 +101,10 @@ def _copies(args: Args, scratch: Path) -> Path:
     for number in range(args.copies):
         shutil.copytree(args.source, tree / f"copy{number}")
     return tree
+
+
+def _wanted(args: Args, contestants: dict[str, Callable[[], int]]) -> dict[str, Callable[[], int]]:
+    return {name: work for name, work in contestants.items() if re.search(args.only, name)}
 
 
 def _contestants(
@@ -107,16 +121,10 @@ def _contestants(
     contestants: dict[str, Callable[[], int]] = {
         "tar cf": lambda: _tar(tree, out, len(names)),
         "tar cf and fsync": lambda: _tar(tree, out, len(names), durable=True),
-        "sharding, headers": lambda: clean.submit(
-            shard, args, tree, out, "header", workers
-        ).result(),
-        "sharding, decoded": lambda: clean.submit(
-            shard, args, tree, out, "decode", workers
-        ).result(),
+        "sharding, headers": lambda: elsewhere(shard, args, tree, out, "header", workers),
+        "sharding, decoded": lambda: elsewhere(shard, args, tree, out, "decode", workers),
         "decode alone": lambda: elsewhere(decode, names, workers),
-        "sharding, headers, 1 process": lambda: clean.submit(
-            shard, args, tree, out, "header", 1
-        ).result(),
+        "sharding, headers, 1 process": lambda: elsewhere(shard, args, tree, out, "header", 1),
     }
     if find_spec("webdataset"):
         contestants["webdataset ShardWriter, 1 process"] = lambda: _webdataset(names, out)
@@ -208,9 +216,9 @@ def _figures(rates: dict[str, Rate]) -> dict[str, Any]:
         name: {"images_per_s": round(rate.median, 1), "spread": round(rate.spread, 3)}
         for name, rate in rates.items()
     }
-    found["headers / tar cf"] = _ratio(rates, "sharding, headers", "tar cf")
-    found["headers / tar cf and fsync"] = _ratio(rates, "sharding, headers", "tar cf and fsync")
-    found["decoded / decode alone"] = _ratio(rates, "sharding, decoded", "decode alone")
+    for name, one, other in RATIOS:
+        if {one, other} <= set(rates):
+            found[name] = _ratio(rates, one, other)
     return found
 
 
