@@ -63,7 +63,8 @@ class Args:
 def run(args: Args) -> int:
     """Measure, print and advise."""
     from fovea.training import distributed
-    from fovea.training.run import Options, Run
+    from fovea.training.options import Options
+    from fovea.training.run import Run
 
     from .benchmarks import rates
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from fovea.pipeline.errors import UserError
 from fovea.training.config import RunConfig, preset
+from fovea.training.options import Options
 
 from .arguments import parse
 
@@ -35,36 +35,8 @@ class Args:
 
     preset: tyro.conf.Positional[str]
     """Name of a preset: the values that options below start from."""
-    data: Path
-    """Shards to train on, made by 'fovea shard'."""
-    out: Path
-    """Run directory: configuration, metrics, checkpoints."""
-    val: Path | None = None
-    """Held-out shards with classes: kNN accuracy is measured on them as training goes."""
-    masks: Path | None = None
-    """Saliency masks of the shards, for recipes that remove backgrounds."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
-    executor: Literal["auto", "host", "dali"] = "auto"
-    """What makes the views: auto is DALI on a GPU, OpenCV and torch on a CPU."""
-    threads: int | None = None
-    """Threads that decode and augment; by default as many as there are cores."""
-    prefetch: int = 2
-    """Finished batches to hold ready."""
-    hw_decoder_frac: float = 0.65
-    """Share of the JPEGs for a GPU's decoder units, [0, 1]; its cores decode the others."""
-    log_every: int = 10
-    """Steps between two lines in metrics.jsonl."""
-    save_minutes: float = 5.0
-    """Minutes between checkpoints; there is one more at the end."""
-    save_every: int = 0
-    """Steps between checkpoints, instead of minutes; 0 goes by minutes."""
-    eval_every: int = 0
-    """Epochs between kNN measurements; 0 makes ten of them."""
-    on_collapse: Literal["warn", "stop"] = "warn"
-    """What to do when embeddings collapse."""
-    wandb: str = ""
-    """W&B project to log to as well (needs the extra)."""
+    options: Annotated[Options, tyro.conf.arg(name="")]
+    """Where it happens and how it reports."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     """What the preset sets."""
 
@@ -86,7 +58,8 @@ def read(argv: list[str]) -> Args:
             "fovea pretrain PRESET --data SHARDS --out RUN"
         )
     missing: Any = tyro.MISSING_NONPROP
-    default = Args(preset=argv[0], data=missing, out=missing, config=preset(argv[0]))
+    options = Options(data=missing, out=missing)
+    default = Args(preset=argv[0], options=options, config=preset(argv[0]))
     return parse(Args, "fovea pretrain", argv, default=default)
 
 
@@ -97,15 +70,14 @@ def run(args: Args) -> int:
     from fovea.training.alarm import Diverged
     from fovea.training.display import Display
     from fovea.training.loop import Loop
-    from fovea.training.run import Options, Run
+    from fovea.training.run import Run
     from fovea.training.signals import REQUEUE_CODE
 
-    names = list(Options.__dataclass_fields__)
-    options = Options(**{name: getattr(args, name) for name in names})
-    with distributed.world(args.device) as world:
-        session = Run(args.config, options, world)
+    options = args.options
+    with distributed.world(options.device) as world:
+        session = Run(args.config, options, world, preset=args.preset)
         bar = Display(session.total_steps, session.steps_per_epoch, speaks=world.is_first)
-        lock = DirectoryLock(args.out) if world.is_first else nullcontext()
+        lock = DirectoryLock(options.out) if world.is_first else nullcontext()
         with bar, lock:
             bar.say(_headline(args, session.step, session.total_steps, world.size))
             try:
@@ -115,7 +87,7 @@ def run(args: Args) -> int:
                 return 1
         if world.is_first:
             ended = "done" if complete else "stopped; the same command goes on from here"
-            print(f"{ended}: {args.out} at step {session.step} of {session.total_steps}")
+            print(f"{ended}: {options.out} at step {session.step} of {session.total_steps}")
     return 0 if complete else REQUEUE_CODE
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -33,44 +32,25 @@ from .method import (
     Progress,
     check_views,
 )
+from .options import Options
 
 CONFIG = "config.json"
 RECIPES = "fovea.pipeline.recipes"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Where a run happens and how it reports: nothing here changes what it computes."""
-
-    data: Path
-    out: Path
-    val: Path | None = None
-    masks: Path | None = None
-    device: str = "auto"
-    executor: Literal["auto", "host", "dali"] = "auto"
-    threads: int | None = None
-    prefetch: int = 2
-    hw_decoder_frac: float = 0.65
-    log_every: int = 10
-    save_minutes: float = 5.0
-    save_every: int = 0
-    eval_every: int = 0
-    on_collapse: Literal["warn", "stop"] = "warn"
-    wandb: str = ""
-    preset: str = ""
-
-
 class Run:
     """A run in memory: method, optimizer, loader and the step they stand at.
+
+    `preset` is the name of what `config` was made from, for readers of the run directory.
 
     Raises:
         UserError: data, recipe, method, batch or run directory do not fit together; raised before
             any training, and before anything is written but the claim on the directory.
     """
 
-    def __init__(self, config: RunConfig, options: Options, world: World) -> None:
-        self.config, self.options, self.world = config, options, world
+    def __init__(self, config: RunConfig, options: Options, world: World, preset: str = "") -> None:
+        self.config, self.options, self.world, self._preset = config, options, world, preset
         self.part_size = config.part_per_rank(world.size)
         self.data = ShardSet.open(options.data)
         self.recipe = adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config)
@@ -182,7 +162,7 @@ class Run:
         options = self.options
         folders = {"data": options.data, "val": options.val, "masks": options.masks}
         return {
-            "preset": options.preset,
+            "preset": self._preset,
             "image_px": self.image_px,
             "num_samples": len(self.data),
             **{name: folder and str(folder.resolve()) for name, folder in folders.items()},

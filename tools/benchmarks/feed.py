@@ -92,7 +92,8 @@ def _measure(args: Args, setting: Setting) -> dict[str, Any]:
     """One row."""
     from fovea.training import distributed
     from fovea.training.config import preset
-    from fovea.training.run import Options, Run
+    from fovea.training.options import Options
+    from fovea.training.run import Run
 
     from . import rates
 

@@ -56,7 +56,8 @@ def run(args: Args) -> int:
     """Measure and print."""
     from fovea.training import distributed
     from fovea.training.config import preset
-    from fovea.training.run import Options, Run
+    from fovea.training.options import Options
+    from fovea.training.run import Run
 
     config = preset(args.preset)
     if args.batch_size:
