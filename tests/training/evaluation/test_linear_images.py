@@ -31,6 +31,24 @@ def test_without_augmentation_it_is_the_cached_evaluation(tiny_shards: dict[str,
         assert abs(share - images.split_top1[lr]) <= 0.35, "12 images: four of them"
 
 
+def test_in_one_batch_the_weights_are_those_of_the_cached_evaluation(
+    tiny_shards: dict[str, Path],
+) -> None:
+    torch.manual_seed(1)
+    backbone = backbones.build("resnet_tiny", stem="small64").eval()
+    train = ShardSet.open(tiny_shards["train"])
+    features = extract(backbone, train, image_px=32)
+    lrs = (0.1, 1.0)
+    config = LinearConfig(epochs=15, batch_size=len(train), lrs=lrs)  # so that order is no matter
+    cached = linear.fit(features, config, lrs, 3)
+    images = linear_images.fit(
+        backbone, train, config, lrs, 3, recipe=eval_recipe(32), seed=0, device="cpu",
+        executor="host",
+    )  # fmt: skip
+    torch.testing.assert_close(cached.weight, images.weight, rtol=1e-3, atol=1e-5)
+    assert (cached.weight[0] - cached.weight[1]).abs().max() > 0.01, "they have learnt"
+
+
 def test_the_backbone_is_not_touched(tiny_shards: dict[str, Path]) -> None:
     backbone = backbones.build("resnet_tiny", stem="small64").train()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
