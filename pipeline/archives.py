@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import posixpath
 import shutil
 import tarfile
 import zipfile
@@ -28,6 +29,7 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 ZIP = b"PK\x03\x04"
 ZIP_HEADER = 30  # bytes of a local file header before its name
 ENCRYPTED = 1
+WINDOWS = 0  # of ZipInfo.create_system
 
 
 def is_zip(path: Path) -> bool:
@@ -104,6 +106,7 @@ def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
     """(name, first byte, bytes) of every plain file in a tar, with those of tars inside it.
 
     A tar inside counts as a folder called like it: ``n01440764.tar`` holds ``n01440764/x.JPEG``.
+    Links to files in the same tar count as files; one to nothing has no bytes.
 
     Raises:
         UserError: the tar is damaged.
@@ -117,13 +120,18 @@ def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
 
 def _tar_files(file: IO[bytes], start: int, prefix: str) -> Iterator[tuple[str, int, int]]:
     size = file.seek(0, io.SEEK_END) - start
+    targets: dict[str, tuple[int, int]] | None = None
     outer = cast(IO[bytes], _Slice(file, start, size))
     with tarfile.open(fileobj=outer, mode="r:") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+            name = prefix + member.name.removeprefix("./")
+            if member.islnk() or member.issym():
+                if targets is None:  # few tars hold links, so only these are read twice
+                    targets = _plain_files(file, start, prefix)
+                yield name, *targets.get(_target(member, prefix), (start, 0))
             if not member.isreg():
                 continue
-            name = prefix + member.name.removeprefix("./")
             first = start + member.offset_data
             if first + member.size > start + size:
                 raise tarfile.ReadError(f"cut off inside {member.name}")
@@ -131,6 +139,23 @@ def _tar_files(file: IO[bytes], start: int, prefix: str) -> Iterator[tuple[str, 
                 yield from _tar_files(file, first, name.removesuffix(".tar") + "/")
             else:
                 yield name, first, member.size
+
+
+def _plain_files(file: IO[bytes], start: int, prefix: str) -> dict[str, tuple[int, int]]:
+    """(first byte, bytes) of the plain files of a tar by name, not of those in tars inside it."""
+    outer = cast(IO[bytes], _Slice(file, start, file.seek(0, io.SEEK_END) - start))
+    with tarfile.open(fileobj=outer, mode="r:") as tar:
+        return {
+            prefix + member.name.removeprefix("./"): (start + member.offset_data, member.size)
+            for member in tar
+            if member.isreg()
+        }
+
+
+def _target(link: tarfile.TarInfo, prefix: str) -> str:
+    """What a link means: a hard link a name in the tar, a symbolic one a path from where it is."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return prefix + posixpath.normpath(posixpath.join(folder, link.linkname))
 
 
 def zip_files(path: Path) -> Iterator[tuple[str, int, int, int]]:
@@ -155,7 +180,10 @@ def zip_files(path: Path) -> Iterator[tuple[str, int, int, int]]:
                 header[28:30], "little"
             )
             first = entry.header_offset + ZIP_HEADER + extra
-            yield entry.filename, first, entry.compress_size, entry.compress_type
+            name = entry.filename
+            if entry.create_system == WINDOWS:  # some programs there forget to turn them
+                name = name.replace("\\", "/")
+            yield name, first, entry.compress_size, entry.compress_type
 
 
 def list_archive(path: Path, builder: ListingBuilder, *, prefix: str = "", below: str = "") -> None:

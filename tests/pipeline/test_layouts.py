@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from scipy.io import savemat
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.sources import SourceOptions, list_source
+from fovea.pipeline.store import ShardSet
 
 JPEG = cv2.imencode(".jpg", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
 
@@ -159,6 +161,31 @@ def test_numbered_tars_are_no_classes(
     assert set(found.values()) == classes and set(found) == {
         f"{s}/{i}.jpg" for i, s in enumerate(stems)
     }
+
+
+def test_links_in_a_tar(tmp_path: Path) -> None:
+    """tar stores the second name of a hard-linked file without its bytes."""
+    root = make(tmp_path / "f", "a/1.jpg", "b/0.jpg")
+    os.link(root / "a" / "1.jpg", root / "b" / "2.jpg")
+    (root / "b" / "3.jpg").symlink_to("../a/1.jpg")
+    (root / "b" / "4.jpg").symlink_to("nowhere.jpg")
+    for name in (".", "top"):
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            tar.add(root, name)
+        shard_images(str(tmp_path / "x.tar"), tmp_path / name / "s", ShardOptions(), workers=0)
+        shards = ShardSet.open(tmp_path / name / "s")
+        found = {shards.path_of(i).removeprefix("top/"): shards.read(i) for i in range(len(shards))}
+        assert found == dict.fromkeys(("a/1.jpg", "b/0.jpg", "b/2.jpg", "b/3.jpg"), JPEG)
+        assert shards.manifest.totals["quarantined"] == 1 and shards.class_names == ("a", "b")
+
+
+def test_a_zip_from_windows(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("cat", "dog"):
+            entry = zipfile.ZipInfo(f"{name}\\1.jpg")
+            entry.create_system = 0
+            archive.writestr(entry, JPEG)
+    assert labels(tmp_path / "x.zip", tmp_path) == {"cat/1.jpg": "cat", "dog/1.jpg": "dog"}
 
 
 def test_what_a_folder_holds_packed(tmp_path: Path) -> None:
