@@ -20,6 +20,7 @@ from .cell_priors import (
 from .cells import SQUARE_PX, Cells
 
 CHANNELS = 12
+LIKELY = slice(10, 11)  # the likelihood among them
 SLOPE, MIDDLE = 10.0, 0.6
 
 
@@ -42,7 +43,11 @@ def cell_cues(rgb: Tensor, lab: Tensor, side: int) -> Tensor:
     size = (side * SQUARE_PX, side * SQUARE_PX)
     rgb, lab = (F.interpolate(planes.float(), size, mode="area") for planes in (rgb, lab))
     cells = Cells.cut(lab, side)
-    seen = Measured.of(cells, rgb, lab)
+    return cells.paint(cues_of(Measured.of(cells, rgb, lab)))
+
+
+def cues_of(seen: Measured) -> Tensor:
+    """The cues (B, N, 12) of the cells."""
     weights = link_weights(seen)
     against, front, inverse = ranking(weights, seen.graph)
     time = stretch(absorption(weights, seen.graph))
@@ -52,4 +57,4 @@ def cell_cues(rgb: Tensor, lab: Tensor, side: int) -> Tensor:
     likely = likelihood(seen, mean)
     both = stretch(mean + likely)
     maps = [against, front, time, apart, contrast, rebuilt, mean, likely, both]
-    return cells.paint(torch.cat(maps, 2))
+    return torch.cat(maps, 2)

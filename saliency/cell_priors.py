@@ -11,10 +11,11 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .cells import Cells, places
 
-SHARPNESS = 10.0  # of links, for Lab distances stretched to [0, 1] over them
+SHARPNESS = 10.0  # of links, for distances stretched to [0, 1] over them
 LEAK = 1e-5  # least weight of a link
 ALPHA = 0.99  # trust in the graph against the query
 PLACE_SIGMA = 0.4  # of the contrast, share of a side
@@ -25,7 +26,9 @@ NEAR_SIGMA = 0.07  # of the reconstruction from like border cells, in feature un
 CONTEXT_SHARE = 0.15  # of the features' variance
 BIAS_SIGMA = 0.25  # share of a side
 BINS = 30
-COLOUR_SIGMA, TEXTURE_SIGMA, NEARNESS = 6.0, 2.0, 0.5  # Lab, Lab, share of a side
+COLOUR_SIGMA, TEXTURE_SIGMA, NEARNESS = 6.0, 13.0, 0.5  # Lab, Lab, share of a side
+BLURS_PX, POOL_PX = (1.0, 2.0, 4.0), 4.0  # octaves of texture, and where it is averaged
+TEXTURE_WEIGHT = 20.0  # Lab units for a root of local energy of 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Measured:
     """Means of the cells of a batch of pictures."""
 
     lab: Tensor  # (B, N, 3)
-    texture: Tensor  # (B, N, 3) standard deviation of Lab within the cell
+    texture: Tensor  # (B, N, 9) of `texture_of`, in units that count as much as Lab's
     yx: Tensor  # (B, N, 2) shares of a side
     features: Tensor  # (B, N, 8): RGB, Lab and place, each in [0, 1]
     size: Tensor  # (B, N, 1) pixels
@@ -70,14 +73,41 @@ class Measured:
     def of(cls, cells: Cells, rgb: Tensor, lab: Tensor) -> Measured:
         """Measure (B, 3, 8 G, 8 G) pictures, RGB in [0, 1] and Lab."""
         place = places(lab.shape[-1], lab).expand(len(lab), -1, -1, -1)
-        means = cells.mean(torch.cat([lab, lab.square(), rgb, place], 1))
-        colour, square, rgb_mean, yx = means.split([3, 3, 3, 2], 2)
-        texture = (square - colour.square()).clamp_min(0).sqrt()
+        means = cells.mean(torch.cat([lab, texture_of(lab), rgb, place], 1))
+        colour, energy, rgb_mean, yx = means.split([3, 3 * len(BLURS_PX), 3, 2], 2)
+        texture = TEXTURE_WEIGHT * energy.sqrt()
         low, high = lab.flatten(2).amin(2)[:, None], lab.flatten(2).amax(2)[:, None]
         unit = (colour - low) / (high - low).clamp_min(1e-6)
         features = torch.cat([rgb_mean, unit, yx], 2)
         shape = graph(cells.side, lab.device)
         return cls(colour, texture, yx, features, cells.sizes(), shape)
+
+    def distances(self) -> Tensor:
+        """(B, N, N) of colour and texture together, in Lab units."""
+        return distances(torch.cat([self.lab, self.texture], 2))
+
+
+def texture_of(lab: Tensor) -> Tensor:
+    """Local energy (B, 9, H, W) of three octaves of (B, 3, H, W) Lab pictures: how much a picture
+    changes when blurred once more, averaged around each pixel. Colours alone do not tell fur from
+    sand, and what is sharp from what is out of focus."""
+    bands, finer = [], lab
+    for sigma_px in BLURS_PX:
+        coarser = _blur(lab, sigma_px)
+        bands.append((finer - coarser).abs())
+        finer = coarser
+    return _blur(torch.cat(bands, 1), POOL_PX)
+
+
+def _blur(planes: Tensor, sigma_px: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W), mirrored at the border."""
+    reach, channels = int(3 * sigma_px), planes.shape[1]
+    place = torch.arange(-reach, reach + 1, device=planes.device, dtype=torch.float32)
+    kernel = torch.exp(-place.square() / (2 * sigma_px**2))
+    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, -1)
+    wide = F.pad(planes, (reach, reach, reach, reach), mode="reflect")
+    rows = F.conv2d(wide, kernel, groups=channels)
+    return F.conv2d(rows, kernel.transpose(2, 3), groups=channels)
 
 
 def stretch(values: Tensor) -> Tensor:
@@ -87,8 +117,8 @@ def stretch(values: Tensor) -> Tensor:
 
 
 def link_weights(seen: Measured) -> Tensor:
-    """(B, N, N): exp(-10 d) on the links, d the Lab distance stretched over them."""
-    links, distance = seen.graph.links, distances(seen.lab)
+    """(B, N, N): exp(-10 d) on the links, d the distance of looks stretched over them."""
+    links, distance = seen.graph.links, seen.distances()
     linked = links > 0
     low = distance.masked_fill(~linked, torch.inf).amin((1, 2), keepdim=True)
     span = ((distance - low) * links).amax((1, 2), keepdim=True).clamp_min(1e-6)
@@ -145,7 +175,7 @@ def background(seen: Measured, apart: Tensor) -> Tensor:
         seen: the cells.
         apart: of `apartness`; its complement is taken for the probability of background.
     """
-    distance, behind = distances(seen.lab), 1 - apart
+    distance, behind = seen.distances(), 1 - apart
     place = torch.exp(-distances(seen.yx).square() / (2 * PLACE_SIGMA**2))
     contrast = _above_otsu(stretch((distance * place) @ behind))
     alike = torch.exp(-distance.square() / (2 * SMOOTH_SIGMA**2)) * (distance < SMOOTH_REACH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 from fovea.saliency import cell_priors
 from fovea.saliency.cell_cues import CHANNELS, cell_cues
@@ -24,7 +25,7 @@ def measured(seed: int = 0, batch: int = 2) -> Measured:
     place = (torch.stack([torch.arange(COUNT) // SIDE, torch.arange(COUNT) % SIDE], 1) + 0.5) / SIDE
     return Measured(
         lab=lab,
-        texture=torch.rand(batch, COUNT, 3, generator=draw) * 5,
+        texture=torch.rand(batch, COUNT, 9, generator=draw) * 20,
         yx=place.expand(batch, -1, -1),
         features=features,
         size=torch.randint(20, 100, (batch, COUNT, 1), generator=draw).float(),
@@ -43,21 +44,53 @@ def slow_graph() -> tuple[np.ndarray, list[np.ndarray]]:
     return two_ring(touch), [np.array([sides[k] for sides in on], float) for k in range(4)]
 
 
-def slow_weights(lab: np.ndarray) -> np.ndarray:
+def looks(seen: Measured) -> list[np.ndarray]:
+    """Colour and texture (N, 12) of each picture."""
+    return list(torch.cat([seen.lab, seen.texture], 2).double().numpy())
+
+
+def slow_weights(look: np.ndarray) -> np.ndarray:
     """exp(-10 d) + leak on the links."""
     links, _ = slow_graph()
-    distance = np.linalg.norm(lab[:, None].astype(np.float64) - lab, axis=2)
+    distance = np.linalg.norm(look[:, None] - look, axis=2)
     near = distance[links]
     scaled = (distance - near.min()) / np.ptp(near)
     return np.where(links, np.exp(-cell_priors.SHARPNESS * scaled) + cell_priors.LEAK, 0)
+
+
+def test_texture_is_the_energy_of_three_octaves() -> None:
+    """Against scipy's Gaussian, away from where the kernels are cut; flat pictures have none."""
+    lab = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 80
+    got = cell_priors.texture_of(lab)[0].numpy()
+    planes = lab[0].double().numpy()
+    blurred = [planes, *(np.array([gauss(p, s) for p in planes]) for s in (1.0, 2.0, 4.0))]
+    for band in range(3):
+        for k in range(3):
+            want = gauss(np.abs(blurred[band][k] - blurred[band + 1][k]), 4.0)
+            np.testing.assert_allclose(got[3 * band + k], want, rtol=0.02, atol=0.05)
+    assert cell_priors.texture_of(torch.full((1, 3, 40, 40), 50.0)).abs().max() < 1e-3
+
+
+def gauss(plane: np.ndarray, sigma_px: float) -> np.ndarray:
+    return gaussian_filter(plane, sigma_px, mode="mirror", truncate=3)
+
+
+def test_texture_tells_what_colour_does_not() -> None:
+    """A striped square on grey of the same mean colour."""
+    rgb = torch.full((1, 3, 128, 128), 0.5)
+    rgb[:, :, 40:88, 40:88] = 0.5 + 0.2 * torch.tensor([1.0, -1.0]).repeat(24)
+    inside = torch.zeros(128, 128, dtype=torch.bool)
+    inside[40:88, 40:88] = True
+    last = cell_cues(rgb, rgb_to_lab(rgb), 16)[0, -1]
+    assert last[inside].mean() > 0.7 > 0.2 > last[~inside].mean()
 
 
 def test_ranking_is_that_of_the_prior() -> None:
     seen = measured()
     against, front, _ = cell_priors.ranking(cell_priors.link_weights(seen), seen.graph)
     _, sides = slow_graph()
-    for k, lab in enumerate(seen.lab.numpy()):
-        weight = slow_weights(lab)
+    for k, look in enumerate(looks(seen)):
+        weight = slow_weights(look)
         rank = np.linalg.inv(np.diag(weight.sum(axis=1)) - 0.99 * weight)
         np.fill_diagonal(rank, 0)
         want = np.array([1 - stretch(rank @ side) for side in sides])
@@ -73,8 +106,8 @@ def test_absorption_is_the_expected_length_of_a_walk() -> None:
     got = cell_priors.absorption(cell_priors.link_weights(seen), seen.graph)
     _, sides = slow_graph()
     border = np.array(sides).max(axis=0)
-    for k, lab in enumerate(seen.lab.numpy()):
-        weight = slow_weights(lab) + np.eye(COUNT)
+    for k, look in enumerate(looks(seen)):
+        weight = slow_weights(look) + np.eye(COUNT)
         to_copies = weight @ border  # a copy for each border cell, with the links of the original
         stay = weight / (weight.sum(axis=1) + to_copies)[:, None]
         alive, steps = np.ones(COUNT), np.zeros(COUNT)
@@ -87,6 +120,7 @@ def test_absorption_is_the_expected_length_of_a_walk() -> None:
 def test_apartness_is_low_on_the_border() -> None:
     seen = measured(2)
     seen.lab[:] = 20.0
+    seen.texture[:] = 0
     inner = torch.zeros(COUNT, dtype=torch.bool)
     inner[[6, 7, 8, 11, 12, 13, 16, 17, 18]] = True
     seen.lab[:, inner] = 70.0
@@ -99,8 +133,8 @@ def test_background_solves_its_equations() -> None:
     """The least squares problem (eq. 9) has its minimum at the map, up to stretching."""
     seen, apart = measured(3), torch.rand(2, COUNT, 1)
     got = cell_priors.background(seen, apart)[..., 0].double().numpy()
-    for k, lab in enumerate(seen.lab.double().numpy()):
-        distance = np.linalg.norm(lab[:, None] - lab, axis=2)
+    for k, look in enumerate(looks(seen)):
+        distance = np.linalg.norm(look[:, None] - look, axis=2)
         yx = seen.yx[k].double().numpy()
         place = np.exp(-((yx[:, None] - yx) ** 2).sum(axis=2) / (2 * 0.4**2))
         behind = 1 - apart[k, :, 0].double().numpy()
@@ -154,7 +188,7 @@ def test_likelihood_is_the_ratio_of_densities() -> None:
                 if i == j:
                     continue
                 away = ((seen.lab[k, i] - seen.lab[k, j]) / 6).square().sum()
-                away += ((seen.texture[k, i] - seen.texture[k, j]) / 2).square().sum()
+                away += ((seen.texture[k, i] - seen.texture[k, j]) / 13).square().sum()
                 away += ((seen.yx[k, i] - seen.yx[k, j]) / 0.5).square().sum()
                 near = float(torch.exp(-away / 2))
                 on, off = on + near * mass, off + near * rest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fovea.saliency.fusion import fuse, seed
+from fovea.saliency.fusion import fuse
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -32,10 +32,3 @@ def test_order_within_a_batch_does_not_matter() -> None:
     other = torch.rand(4, 1, 96, 96, generator=torch.Generator().manual_seed(0))
     both = fuse(torch.cat([other, maps], 1), torch.cat([rgb.flip(2), rgb]))
     torch.testing.assert_close(both[1:], fuse(maps, rgb), rtol=0, atol=1e-3)
-
-
-def test_twice_the_mean_is_the_middle() -> None:
-    mean, size = torch.tensor([[[0.0], [0.3], [0.6]]]), torch.tensor([[[2.0], [1.0], [1.0]]])
-    got = seed(mean, size)[0, :, 0]  # mean .225
-    assert abs(float(got[2]) - 1 / (1 + np.exp(-4 * 0.15))) < 1e-6
-    assert got[0] < got[1] < 0.5 < got[2]
