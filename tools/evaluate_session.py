@@ -120,8 +120,25 @@ def chosen_device(asked: str | None) -> str:
 
 
 def results_folder(run: Path, out: Path | None) -> Path:
-    """Where results go: --out, or beside the checkpoints of a run, or beside a bare file."""
+    """Where results go: --out, or beside the checkpoints of a run, or beside a bare file.
+
+    Raises:
+        UserError: --out is a file.
+    """
+    not_a_file("--out", out)
     return out or (run / "eval" if run.is_dir() else run.with_suffix(".eval"))
+
+
+def not_a_file(option: str, folder: Path | None) -> None:
+    """Check an option that names a folder to write into.
+
+    Raises:
+        UserError: it is a file.
+    """
+    from fovea.pipeline.errors import UserError
+
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"{option} {folder} is a file: give a folder")
 
 
 def what_was_asked(args: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -146,6 +163,8 @@ class Session:
 
     def __init__(self, args: Common) -> None:
         at_least(1, args, "image_px", "batch_size", "threads")
+        not_a_file("--cache", args.cache)
+        not_a_file("--out", args.out)
         self.args = args
         self.started = time.perf_counter()
 
@@ -252,11 +271,9 @@ class Session:
             name = f"{data_checksum(data)[:12]}-{self.recipe.name}"
             cache = root / (name if self.args.cache else f"{weights_checksum(network)[:12]}-{name}")
         kept = cache is not None and (cache / "meta.json").exists()
-        if kept:
-            note(f"{what}: {len(data):,}, as cached", quiet=self.args.json)
         shown = bar(what, len(data), quiet=self.args.json or kept)
         with shown as advance, disk_errors(self.folder):
-            return extract(
+            found = extract(
                 network,
                 data,
                 recipe=self.recipe,
@@ -268,6 +285,9 @@ class Session:
                 cache=cache,
                 on_progress=advance,
             )
+        if kept:
+            note(f"{what}: {len(data):,}, as cached", quiet=self.args.json)
+        return found
 
     def circumstances(self) -> dict[str, Any]:
         """Fields of `Result` that say what was evaluated."""

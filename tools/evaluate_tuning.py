@@ -52,13 +52,15 @@ def semisup(args: Semisup) -> int:
     at_least(1, args, "epochs")
     session = Session(args)
     session.check_classes()
-    parts = {
-        f"{100 * share:g}%": (share, finetune.few_labels(session.train.labels, share, args.seed))
-        for share in args.share
-    }
     if args.listed:
         rows = {path: finetune.listed(session.train, _lines(path)) for path in args.listed}
         parts = {path.stem: (len(r) / len(session.train), r) for path, r in rows.items()}
+    else:
+        labels = session.train.labels
+        parts = {
+            f"{100 * share:g}%": (share, finetune.few_labels(labels, share, args.seed))
+            for share in args.share
+        }
     row: dict[str, float] = {}
     used: dict[str, str] = {}
     for name, (share, labelled) in parts.items():
@@ -138,6 +140,9 @@ def _lines(path: Path) -> list[str]:
     from fovea.pipeline.errors import UserError
 
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--listed {path}: {error.strerror}; give a text file") from None
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--listed {path}: {error}; give a text file") from None
+    if not lines:
+        raise UserError(f"--listed {path}: names no image; write one a line")
+    return lines

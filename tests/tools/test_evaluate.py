@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fovea.tools.evaluate import PROTOCOLS
 from fovea.tools.evaluate_session import Session
 from fovea.tools.report_evaluations import evaluation_cards
 from fovea.tools.report_run import read_run
+from fovea.training.evaluation.scores import check_classes
 
 Shards = dict[str, Path]
 
@@ -274,6 +276,18 @@ def test_images_without_a_class_are_named(
             evaluate(run, {"train": train, "val": val}, "finetune")
     with pytest.raises(UserError, match=r"--shifted .* has images without a class"):
         evaluate(run, tiny_shards, "robustness", "--shifted", str(tmp_path / "shards"))
+
+
+def test_odd_files_are_named(run: Path, tiny_shards: Shards, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for option in ("--out", "--cache"):
+        with pytest.raises(UserError, match=f"{option} .*file is a file: give a folder"):
+            evaluate(run, tiny_shards, "knn", option, str(tmp_path / "file"))
+    with pytest.raises(UserError, match="names no image; write one a line"):
+        evaluate(run, tiny_shards, "semisup", "--listed", str(tmp_path / "file"))
+    nothing = SimpleNamespace(labels=np.empty(0, np.int64), class_names=())
+    with pytest.raises(UserError, match="the training data holds no images"):
+        check_classes(nothing, nothing)
 
 
 def test_weights_that_have_diverged_are_named(

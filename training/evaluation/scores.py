@@ -77,10 +77,12 @@ def check_classes(train: Labelled, val: Labelled) -> int:
     """Number of classes of a training and validation pair that fit each other.
 
     Raises:
-        UserError: missing labels, or other classes.
+        UserError: no images, missing labels, or other classes.
     """
     for name, data in (("training", train), ("validation", val)):
-        if len(data.labels) == 0 or data.labels.min() < 0:
+        if len(data.labels) == 0:
+            raise UserError(f"the {name} data holds no images: give other shards")
+        if data.labels.min() < 0:
             raise UserError(
                 f"the {name} data has images without a class: shard a folder with one subfolder "
                 "a class"
