@@ -239,6 +239,14 @@ class DaliExecutor:
         self._skip += times - 1
 
     def _inputs(self, work: Work) -> dict[str, Any]:
+        """What the graph is fed.
+
+        Raises:
+            BadImages: some could not be read, or masks not decoded. A graph that meets such a
+                sample must be built again, which takes seconds on a GPU.
+        """
+        if unread := _unread(work):
+            raise BadImages(unread)
         inputs: dict[str, Any] = {"images": _encoded(work.images)}
         if self.recipe.needs_partner:
             inputs["partner_images"] = _encoded(work.partner_images or ())
@@ -323,6 +331,17 @@ def _raiser(error: Exception) -> Pending:
 
 def _encoded(images: Sequence[Image]) -> list[npt.NDArray[np.uint8]]:
     return [np.frombuffer(data, np.uint8) for data in images]
+
+
+def _unread(work: Work) -> dict[int, Fault]:
+    """Rows whose image or partner came as no bytes at all."""
+    faults = {}
+    parts: dict[Literal["image", "partner"], Sequence[Image]]
+    parts = {"partner": work.partner_images or (), "image": work.images}
+    for part, images in parts.items():
+        for row in (row for row, data in enumerate(images) if len(data) == 0):
+            faults[row] = Fault(part, "no bytes")
+    return faults
 
 
 _NO_MASK = np.zeros((1, 1, 1), np.uint8)

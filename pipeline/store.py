@@ -22,7 +22,7 @@ from .manifest import Manifest
 from .paths import parse_paths
 from .place import StorePlace
 from .remote import is_url
-from .tar import NAME_BYTES, member_name
+from .tar import NAME_BYTES, SEAL_BYTES, is_sealed, member_name
 
 
 class _OpenTar:
@@ -60,11 +60,24 @@ class Tars:
         tar = self._open.get(shard) or self._opened(shard)
         data = os.pread(tar.descriptor, length, start)
         if len(data) != length:
-            self._open.pop(shard, None)  # it may be brought back
-            raise UserError(
-                f"{tar.path}: ends inside a sample; look with 'fovea verify {self.folder}'"
-            )
+            raise self._damage(shard, "ends inside a sample")
         return data
+
+    def read_member(self, shard: int, start: int, length: int) -> bytes:
+        """Data of a member of tar number `shard`.
+
+        Raises:
+            UserError: as `read`, or it is not what was written (see `tar.seal`).
+        """
+        data = self.read(shard, start, length)
+        if not is_sealed(self.read(shard, start - SEAL_BYTES, SEAL_BYTES), data):
+            raise self._damage(shard, f"the sample at byte {start} has changed")
+        return data
+
+    def _damage(self, shard: int, what: str) -> UserError:
+        tar = self._open.pop(shard, None)  # the file may be brought back
+        path = self.folder / self.manifest.shards[shard].name if tar is None else tar.path
+        return UserError(f"{path}: {what}; look with 'fovea verify {self.folder}'")
 
     def _opened(self, shard: int) -> _OpenTar:
         if self.cache is not None:
@@ -156,7 +169,7 @@ class Samples:
     def read(self, sample_id: int) -> bytes:
         """Encoded bytes of sample `sample_id`, counted from 0."""
         row = self.samples[sample_id]
-        return self.tars.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
+        return self.tars.read_member(int(row["shard"]), int(row["offset"]), int(row["length"]))
 
     def key_of(self, sample_id: int) -> str:
         """Key of a sample: the name of its tar member up to the first dot."""

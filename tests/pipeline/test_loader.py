@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from fovea.pipeline import plan
+from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.faults import Replacements
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.recipe_files import find_recipe
 from fovea.pipeline.store import MaskSet, ShardSet
+from fovea.pipeline.tar import SEAL_BYTES
 from fovea.pipeline.views import ViewRecipe, ViewSpec
 
 SMALL = ViewSpec(size_px=16, area_frac=(0.2, 1.0), jitter_prob=0.8, brightness=0.4, hue_turns=0.1)
@@ -228,17 +230,35 @@ def broken(photo_shards, tmp_path) -> ShardSet:
 
 
 def flip_bytes(data: ShardSet, sample: int) -> None:
+    """Zeros over the start of an image in a tar without seals, so that the decoder must notice."""
+    write_at(data, sample, -SEAL_BYTES, bytes(SEAL_BYTES) + bytes(300))
+
+
+def flip_a_bit(data: ShardSet, sample: int) -> None:
+    """One bit near the end of an image, which no decoder notices."""
+    at = int(data.samples[sample]["length"]) * 3 // 4
+    write_at(data, sample, at, bytes([data.read(sample)[at] ^ 0x10]))
+    assert decode_rgb(on_disk(data, sample)).any()
+
+
+def on_disk(data: ShardSet, sample: int) -> bytes:
+    row = data.samples[sample]
+    return data.tars.read(int(row["shard"]), int(row["offset"]), int(row["length"]))
+
+
+def write_at(data: ShardSet, sample: int, at: int, new: bytes) -> None:
     row = data.samples[sample]
     path = data.folder / data.manifest.shards[int(row["shard"])].name
     with open(path, "r+b") as file:
-        file.seek(int(row["offset"]))
-        file.write(b"\0" * 300)
+        file.seek(int(row["offset"]) + at)
+        file.write(new)
 
 
+@pytest.mark.parametrize("damage", [flip_bytes, flip_a_bit])
 @pytest.mark.parametrize("kind", ["host", "dali"])
-def test_a_damaged_image_gives_way_to_its_neighbour(broken, photo_shards, kind):
+def test_a_damaged_image_gives_way_to_its_neighbour(broken, photo_shards, kind, damage):
     for sample in (7, 8, 20):
-        flip_bytes(broken, sample)
+        damage(broken, sample)
     whole = ledger(photo_shards)
     with Loader(broken, TWO, batch_size=8, seed=3, threads=2, executor=kind) as loader:
         read = [batch.ids.tolist() for batch in loader.batches(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fovea.pipeline import tar
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.layout import MASK_SAMPLE, sample_key
 from fovea.pipeline.sharding import ShardOptions, shard_images
@@ -57,10 +59,10 @@ def test_every_file_is_there_byte_for_byte(tree: Path, shards: ShardSet) -> None
 def test_tarfile_reads_the_tars(shards: ShardSet) -> None:
     sample = 0
     for info in shards.manifest.shards:
-        with tarfile.open(shards.folder / info.name) as tar:
-            for member in tar:
+        with tarfile.open(shards.folder / info.name) as opened:
+            for member in opened:
                 assert (member.uid, member.gid, member.mtime, member.mode) == (0, 0, 0, 0o644)
-                data = tar.extractfile(member).read()
+                data = opened.extractfile(member).read()
                 if member.name.endswith(".jpg"):
                     assert data == shards.read(sample)
                 else:
@@ -74,9 +76,9 @@ def test_index_equals_that_of_dali(shards: ShardSet, tmp_path: Path) -> None:
     if not tool.exists():
         pytest.skip("DALI's wds2idx is not installed")
     for info in shards.manifest.shards:
-        tar = shards.folder / info.name
-        subprocess.run([tool, tar, tmp_path / "x.idx"], check=True, capture_output=True)
-        assert (tmp_path / "x.idx").read_text() == tar.with_suffix(".idx").read_text()
+        path = shards.folder / info.name
+        subprocess.run([tool, path, tmp_path / "x.idx"], check=True, capture_output=True)
+        assert (tmp_path / "x.idx").read_text() == path.with_suffix(".idx").read_text()
 
 
 def test_order_is_mixed_and_depends_on_the_seed(tree: Path, tmp_path: Path) -> None:
@@ -114,3 +116,30 @@ def test_masks_belong_to_their_images(shards: ShardSet, tree: Path, tmp_path: Pa
     shard_images(str(tree), tmp_path / "other", ShardOptions(seed=5), workers=0)
     with pytest.raises(UserError, match="masks of other images"):
         MaskSet.open(tmp_path / "masks", ShardSet.open(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 1000])
+def test_a_seal_is_the_sum_of_words_and_every_bit_counts(size: int) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    words = [int.from_bytes(data[i : i + 8], "little") for i in range(0, size, 8)]
+    assert tar.seal(data) == b"SUM8" + (sum(words) % 2**64).to_bytes(8, "little")
+    assert tar.is_sealed(tar.seal(data), data)
+    assert tar.is_sealed(bytes(tar.SEAL_BYTES), data)  # a tar of somebody else
+    for bit in range(0, 8 * size, 1 + size // 20):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not tar.is_sealed(tar.seal(data), bytes(flipped))
+
+
+def test_a_changed_sample_is_an_error_that_names_tar_and_place(shards: ShardSet, tmp_path) -> None:
+    shutil.copytree(shards.folder, tmp_path / "copy")
+    row = shards.samples[0]
+    path = tmp_path / "copy" / shards.manifest.shards[int(row["shard"])].name
+    with path.open("r+b") as file:
+        file.seek(int(row["offset"]) + 5)
+        file.write(bytes([shards.read(0)[5] ^ 1]))
+    with (
+        ShardSet.open(tmp_path / "copy") as copy,
+        pytest.raises(UserError, match=rf"{path}: the sample at byte {row['offset']} has changed"),
+    ):
+        copy.read(0)
