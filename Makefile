@@ -43,7 +43,7 @@ docs: $(STAMP)
 	mkdir -p $(TYPES)
 	for f in pipeline saliency training tools; do ln -sfn "$(CURDIR)/$$f" $(TYPES)/$$f; done
 	$(BIN)/python docs/make_pages.py
-	$(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
 
 check: lint types test
 

@@ -33,7 +33,7 @@ def evaluate(args: Analysis) -> int:
     """Computes, draws into RUN/eval/analysis, saves, prints."""
     import numpy as np
 
-    from fovea.training.evaluation import analysis, scores
+    from fovea.training.evaluation import analysis
     from fovea.training.evaluation.results import Result
 
     from . import evaluate_drawings as draw
@@ -41,39 +41,35 @@ def evaluate(args: Analysis) -> int:
     at_least(1, args, "images", "queries")
     at_least(0, args, "clusters")
     session = Session(args)
-    session.check_classes()
+    classes = session.check_classes()
     count = min(args.images, len(session.val))
     analysis.check_perplexity(count, args.perplexity)
     train = session.features(session.train, "training features")
     val = session.features(session.val, "validation features")
-    classes = scores.check_pair(train, val)
     some = val.take(np.array([int((i + 0.5) * len(val) / count) for i in range(count)]))
-    names = list(val.class_names) or [f"class {c}" for c in range(classes)]
     clusters = analysis.kmeans(some, args.clusters or classes, seed=args.seed)
-    ratios = analysis.discriminant_ratios(some)
-    confusion = analysis.confusion(train, val, k=min(20, len(train)))
-    at = analysis.tsne(some, perplexity=args.perplexity, seed=args.seed)
+    found = {
+        "tsne": analysis.tsne(some, perplexity=args.perplexity, seed=args.seed),
+        "labels": some.labels,
+        "ids": some.ids,
+        "ratios": analysis.discriminant_ratios(some),
+        "confusion": analysis.confusion(train, val, k=min(20, len(train))),
+        "clusters": clusters.assignment,
+    }
     figures = {
         "cluster accuracy": clusters.accuracy,
         "NMI": clusters.nmi,
         "ARI": clusters.ari,
-        "discriminant ratio": float(np.nanmedian(ratios)),
+        "discriminant ratio": float(np.nanmedian(found["ratios"])),
     }
     session.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".analysis-", dir=session.folder) as work:
         folder = Path(work) / "analysis"  # takes its place with the result, not before
         folder.mkdir()
-        draw.scatter(at, some.labels, names, folder / "tsne.png")
-        draw.confusion(confusion, names, folder / "confusion.png")
-        draw.histogram(ratios[np.isfinite(ratios)], "discriminant ratio", folder / "ratios.png")
+        names = list(val.class_names) or [f"class {c}" for c in range(classes)]
+        _draw(session, found, names, folder)
         draw.grid(session.val, some.ids[clusters.nearest], folder / "clusters.png")
         _neighbour_grid(session, train, val, args, folder / "neighbours.png")
-        np.savez(
-            folder / "analysis.npz", tsne=at, labels=some.labels, ids=some.ids, ratios=ratios,
-            confusion=confusion, clusters=clusters.assignment,
-        )  # fmt: skip
-        training = session.trained_branches()
-        draw.curves(training, "20-NN accuracy during training", folder / "training.png")
         result = Result(
             protocol="analysis",
             rows={"trained": figures},
@@ -81,11 +77,26 @@ def evaluate(args: Analysis) -> int:
             not_percent=tuple(figures),
             extra={
                 "pictures": sorted(p.name for p in folder.glob("*.png")),
-                "training": training,
+                "training": session.trained_branches(),
             },
             **session.circumstances(),
         )
         return session.finish(result, folder)
+
+
+def _draw(session: Session, found: dict[str, Any], names: list[str], folder: Path) -> None:
+    """The pictures that need no images, and the data behind them."""
+    import numpy as np
+
+    from . import evaluate_drawings as draw
+
+    ratios = found["ratios"]
+    draw.scatter(found["tsne"], found["labels"], names, folder / "tsne.png")
+    draw.confusion(found["confusion"], names, folder / "confusion.png")
+    draw.histogram(ratios[np.isfinite(ratios)], "discriminant ratio", folder / "ratios.png")
+    title = "20-NN accuracy during training"
+    draw.curves(session.trained_branches(), title, folder / "training.png")
+    np.savez(folder / "analysis.npz", **found)
 
 
 def _neighbour_grid(session: Session, train: Any, val: Any, args: Analysis, path: Path) -> None:  # noqa: ANN401
