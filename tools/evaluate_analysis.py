@@ -48,7 +48,7 @@ def evaluate(args: Analysis) -> int:
     val = session.features(session.val, "validation features")
     some = val.take(np.array([int((i + 0.5) * len(val) / count) for i in range(count)]))
     clusters = analysis.kmeans(some, args.clusters or classes, seed=args.seed)
-    found = {
+    found: dict[str, Any] = {
         "tsne": analysis.tsne(some, perplexity=args.perplexity, seed=args.seed),
         "labels": some.labels,
         "ids": some.ids,
