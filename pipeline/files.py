@@ -7,7 +7,9 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from .errors import UserError
 
 LOCK = ".lock"
 PARTIAL_SUFFIX = ".partial"
+ORPHANS_S = 60.0  # to wait for the workers of a job that was killed
 SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2): start, do not wait
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
@@ -86,8 +89,29 @@ def remove_partials(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs on this machine; one that ended and waits for its parent does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    except PermissionError:
+        return True
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether the process that wrote `holder` into a lock ran here and has ended."""
+    found = re.fullmatch(r"pid (\d+) on (.*)", holder)
+    if found is None or found[2] != socket.gethostname():
+        return False
+    return not is_alive(int(found[1]))
+
+
 class DirectoryLock:
-    """Holds `folder` for one process; the kernel lets go when the process dies.
+    """Holds `folder` for one process; the kernel lets go when it dies, and the workers it forked.
+
+    These die with it, but one that waits for a disk does so later: the next job waits for that.
 
     Raises:
         UserError: another process holds it; the message says which.
@@ -97,6 +121,7 @@ class DirectoryLock:
         self.path = folder / LOCK
 
     def __enter__(self) -> DirectoryLock:
+        give_up_s = time.monotonic() + ORPHANS_S
         while True:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -104,6 +129,9 @@ class DirectoryLock:
             except BlockingIOError:
                 holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
                 os.close(self._descriptor)
+                if _is_gone(holder) and time.monotonic() < give_up_s:
+                    time.sleep(0.05)
+                    continue
                 raise UserError(
                     f"{self.path.parent}: another job is writing here ({holder or 'just started'});"
                     " wait until it ends or write to another folder"

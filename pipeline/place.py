@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import UserError
-from .files import DirectoryLock, remove_partials, write_atomic
+from .files import DirectoryLock, is_alive, remove_partials, write_atomic
 from .remote import filesystem, is_url, with_retries
 
 LOCK_OBJECT = ".lock.json"
@@ -164,7 +164,7 @@ class StorePlace:
             return
         age_s = time.time() - holder["time"]
         ours = {key: holder[key] for key in ("host", "pid")} == self._owner()
-        gone = holder["host"] == socket.gethostname() and not _alive(holder["pid"])
+        gone = holder["host"] == socket.gethostname() and not is_alive(holder["pid"])
         if not ours and not gone and age_s < STALE_S:
             raise UserError(
                 f"{self.url}: another job is writing here (pid {holder['pid']} on {holder['host']},"
@@ -245,13 +245,3 @@ class StorePlace:
 
     def __reduce__(self) -> tuple[type[StorePlace], tuple[str]]:
         return (StorePlace, (self.url,))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -145,6 +145,28 @@ def test_twenty_kills_at_random_moments(
 
 
 @pytest.mark.dist
+def test_a_killed_jobs_workers_are_waited_for(tree: Path, straight: dict, tmp_path: Path) -> None:
+    """One that waits for its disk dies late, and holds the lock until then."""
+    code = (
+        "import os, sys, time; from pathlib import Path;"
+        "from fovea.pipeline.files import DirectoryLock;"
+        "lock = DirectoryLock(Path(sys.argv[1])); lock.__enter__();"
+        "os.fork() or (print('held', flush=True), time.sleep(1.5), os._exit(0));"
+        "time.sleep(60)"
+    )
+    (tmp_path / "s").mkdir()
+    words = [sys.executable, "-c", code, str(tmp_path / "s")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None and job.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"another job is writing here .pid {job.pid} on"):
+            shard_images(str(tree), tmp_path / "s", OPTIONS, workers=0)
+        job.kill()
+        job.wait()
+        shard_images(str(tree), tmp_path / "s", OPTIONS, workers=0)
+    assert contents(tmp_path / "s") == straight
+
+
+@pytest.mark.dist
 def test_workers_die_with_their_parent(
     tree: Path, straight: dict[str, bytes], tmp_path: Path
 ) -> None:
