@@ -33,6 +33,7 @@ from .method import (
     check_views,
 )
 from .options import Options
+from .versions import versions
 
 CONFIG = "config.json"
 RECIPES = "fovea.pipeline.recipes"
@@ -77,6 +78,7 @@ class Run:
         self.steps_per_epoch = len(self.data) // config.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
         self.step = 0
+        self.replaced = 0  # times that a sample could not be read, as of the last report
         if world.is_first:
             claim(options.out, config, self.data.manifest.checksum, self._notes())
         self.optimizer = self._optimizer()
@@ -131,6 +133,7 @@ class Run:
             "method": self._module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "replaced": self.replaced,
         }
 
     def restore(self, state: checkpoint.State | None) -> None:
@@ -151,6 +154,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        self.replaced = state.get("replaced", 0)
 
     @property
     def _module(self) -> nn.Module:
@@ -166,6 +170,7 @@ class Run:
             "image_px": self.image_px,
             "num_samples": len(self.data),
             **{name: folder and str(folder.resolve()) for name, folder in folders.items()},
+            "versions": versions(),
         }
 
     def _open_masks(self) -> MaskSet | None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,13 @@ def test_it_says_what_the_run_measured(run: Path) -> None:
     losses = [x["loss"] for x in last if x["kind"] == "train"]
     assert f"{losses[-1]:.4g}" in text
     assert "untrained" in text and "raw pixels" in text and "ressl_demo" in text
+
+
+def test_it_says_which_versions_the_run_was_computed_with(run: Path) -> None:
+    text = Parts((run / "report.html").read_text()).text
+    assert "Versions" in text and "versions.torch" in text
+    for name in ("torch", "numpy"):
+        assert version(name) in text
 
 
 def test_names_are_escaped(run: Path, tmp_path: Path) -> None:

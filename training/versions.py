@@ -1,0 +1,22 @@
+"""Versions of Python and of the packages that the figures of a run depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "fovea-ssl", "torch", "torchvision", "numpy", "opencv-python-headless", "pillow",
+    "nvidia-dali-cuda130", "nvidia-dali-cuda120", "timm",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Version by name, of those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # one of DALI's two, timm
+            continue
+    return found
