@@ -150,6 +150,11 @@ class Loader:
         """How often a sample could not be read and its neighbour was taken, on this rank."""
         return self._faults.count
 
+    @property
+    def damaged(self) -> dict[int, str]:
+        """What was wrong with each sample that could not be read, by id, on this rank."""
+        return dict(self._faults.reasons)
+
     def order(self, epoch: int) -> I64:
         """All sample ids in the order of an epoch, int64 (N,)."""
         if not self.shuffle:

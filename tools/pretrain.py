@@ -88,6 +88,11 @@ def run(args: Args) -> int:
         if world.is_first:
             ended = "done" if complete else "stopped; the same command goes on from here"
             print(f"{ended}: {options.out} at step {session.step} of {session.total_steps}")
+            if session.replaced:
+                print(
+                    f"{session.replaced} times a sample could not be read and a neighbour was"
+                    f" taken: look with 'fovea verify {options.data} --decode'"
+                )
     return 0 if complete else REQUEUE_CODE
 
 

@@ -67,6 +67,8 @@ def _figures(record: RunRecord) -> list[html.Figure]:
     if waits:
         mean = sum(waits) / len(waits)
         figures.append(html.Figure("data wait", percent(mean), "of the time, mean"))
+    if "replaced" in last:
+        figures.append(html.Figure("samples replaced", number(last["replaced"]), "unreadable"))
     if "time_s" in last:
         figures.append(html.Figure("training time", _duration(float(last["time_s"]))))
     return figures

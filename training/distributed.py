@@ -146,6 +146,15 @@ def mean(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def total(count: int, device: torch.device) -> int:
+    """Sum of a number over ranks; all ranks must call it."""
+    if world_size() == 1:
+        return count
+    value = torch.tensor(count, device=device)
+    dist.all_reduce(value)
+    return int(value)
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set on any rank; all ranks must call it."""
     if world_size() == 1:

@@ -13,8 +13,9 @@ from fovea.pipeline.loader import Loader
 
 from .alarm import CollapseAlarm, Diverged, FiniteLoss, all_finite
 from .checkpoint import Saver
+from .damage import DamageReport
 from .display import Display
-from .distributed import any_rank, barrier, mean
+from .distributed import any_rank, barrier, mean, total
 from .method import PairsSamples, StepOutput
 from .metrics import MetricsWriter
 from .online import OnlineKnn
@@ -57,6 +58,7 @@ class Loop:
             self.knn = OnlineKnn(run.data, options.val, run.image_px, run.world.device)
         self.finite = FiniteLoss(run.world.device)
         self.alarm = CollapseAlarm()
+        self.damage = DamageReport(run.world.rank)
         self.saver = Saver(options.out)
         self.saved = time.monotonic()
         self.clock = Clock(time.perf_counter())
@@ -75,6 +77,7 @@ class Loop:
             self.writer = MetricsWriter(run.options.out, run.step, wandb=run.options.wandb)
         try:
             with StopRequest() as stop, run.loader() as loader:
+                self.damage.watch(loader)
                 if run.step == 0:
                     self._evaluate()
                 while run.step < run.total_steps and not self.stopping:
@@ -127,6 +130,9 @@ class Loop:
         values = {"loss": float(mean(output.loss.detach()))}
         values |= {name: float(mean(value)) for name, value in output.logs.items()}
         values |= {"lr": lr, **self.clock.figures(run.config.batch_size)}
+        run.replaced += total(self.damage.news(), run.world.device)
+        if run.replaced:
+            values["replaced"] = run.replaced
         if run.world.device.type == "cuda":
             values["gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         self._write("train", values)

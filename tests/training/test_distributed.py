@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_ranks
+from processes import launch
 
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
@@ -23,28 +23,6 @@ from fovea.training.config import METHODS, RunConfig, preset
 from fovea.training.metrics import read
 
 NAMES = lookup.names(METHODS)
-REFERENCE = Path(two_ranks.__file__).parent
-
-
-def launch(argv, ranks=2):
-    """Start `argv` on `ranks` processes with torchrun's variables; all must succeed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(ranks):
-        environment = {
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REFERENCE),
-        }
-        processes.append(subprocess.Popen([sys.executable, *argv], env=environment))
-    assert [process.wait(timeout=300) for process in processes] == [0] * ranks
 
 
 @pytest.fixture(scope="module")
