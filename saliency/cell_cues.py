@@ -41,7 +41,8 @@ def cell_cues(rgb: Tensor, lab: Tensor, side: int) -> Tensor:
         follows from it, and the mean of both.
     """
     size = (side * SQUARE_PX, side * SQUARE_PX)
-    rgb, lab = (F.interpolate(planes.float(), size, mode="area") for planes in (rgb, lab))
+    if rgb.shape[-2:] != size:  # (torch would average single pixels, at the price of the rest)
+        rgb, lab = (F.interpolate(planes.float(), size, mode="area") for planes in (rgb, lab))
     cells = Cells.cut(lab, side)
     return cells.paint(cues_of(Measured.of(cells, rgb, lab)))
 

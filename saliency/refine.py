@@ -75,7 +75,7 @@ class RefineOptions:
 SMALL = RefineOptions(
     network=NetworkOptions(body="resnet18", width=0.375, decoder=24, size_px=128, cell_side=16),
     iterations=0,
-    fusion_epochs=8,
+    fusion_epochs=4,  # it starts at the priors and has little to learn
     fusion_lr=2e-3,
     batch_size=16,
     cosine=True,

@@ -34,8 +34,8 @@ class Args:
     out: Path
     """Folder for labels, state and network.pt."""
     recipe: Literal["full", "small"] = "full"
-    """full: ReLICv2's schedule, for a GPU. small: for one CPU; a narrow network, trained once on
-    the sharpened mean of the priors."""
+    """full: ReLICv2's schedule, for a GPU. small: for one CPU; a narrow network that starts at the
+    priors' ideas on superpixels and is trained once."""
     images: int = 2500
     """Images to train on, drawn at random; more than 2500 overfit in the paper."""
     body: Literal["", "resnet18", "resnet34", "resnet50"] = ""

@@ -61,6 +61,7 @@ def run(args: Args) -> int:
             figures[name] = _priors(pairs, name)
         if args.network is not None:
             figures["network"] = _network(pairs, args.network)
+            figures["network"]["job_ms"] = _job(args)
         if args.crf:
             figures["dense CRF, ms an image"] = _crf(pairs[:8])
     report("masks", figures, as_json=args.json, out=args.out)
@@ -151,6 +152,24 @@ def _network(pairs: list[Pair], path: Path) -> dict[str, Any]:
         "scores": _score([_fit(m, t) for m, t in zip(done, truths, strict=True)], pairs),
         "bare_scores": _score([_fit(m, t) for m, t in zip(squares, truths, strict=True)], pairs),
     }
+
+
+def _job(args: Args) -> float:
+    """Processor milliseconds of the mask job for an image: decode, network, edges, PNG."""
+    from fovea.saliency.job import CHUNK
+    from fovea.saliency.masks import encode, mask_size, quantise
+    from fovea.saliency.predict import EDGE_SIDE_PX, NetworkSource
+
+    assert args.network is not None
+    source = NetworkSource.open(args.network, "cpu")
+    files = [path.read_bytes() for path in sorted(args.images.glob("*.jpg"))[: args.limit or None]]
+    source.maps([decode_rgb(files[0])], [0])  # loads the network
+    start = time.process_time()
+    for first in range(0, len(files), CHUNK):
+        images = [decode_rgb(data) for data in files[first : first + CHUNK]]
+        for rgb, answer in zip(images, source.maps(images, range(len(images))), strict=True):
+            encode(quantise(answer.saliency, mask_size(rgb.shape[0], rgb.shape[1], EDGE_SIDE_PX)))
+    return round(1e3 * (time.process_time() - start) / len(files), 1)
 
 
 def _crf(pairs: list[Pair]) -> dict[str, float]:
