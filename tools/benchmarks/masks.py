@@ -134,12 +134,14 @@ def _priors(pairs: list[Pair], setting: str) -> dict[str, Any]:
 
 def _network(pairs: list[Pair], path: Path) -> dict[str, Any]:
     """Scores of the network as it leaves the job, and of its bare square maps."""
+    import torch
+
     from fovea.saliency.guided import enlarge
     from fovea.saliency.predict import EDGE_SIDE_PX, predict_all
     from fovea.saliency.weights import load_network
 
     images = [rgb for rgb, _ in pairs]
-    network = load_network(path)
+    network = load_network(path).to(memory_format=torch.channels_last)  # as in the job
     start = time.process_time()
     squares = predict_all(network, images)
     middle = time.process_time()
