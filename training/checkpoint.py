@@ -184,6 +184,11 @@ class Saver:
         if error is not None:
             raise error
 
+    def finish(self) -> None:
+        """Let the last save come to its end, whatever that is."""
+        if self._thread is not None:
+            self._thread.join()
+
     def _write(self, state: State) -> None:
         try:
             save(self._run, state, self._keep)

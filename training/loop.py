@@ -84,6 +84,7 @@ class Loop:
                     self._epoch(loader, stop)
             self.saver.wait()
         finally:
+            self.saver.finish()  # a run that ends by an error leaves its last good checkpoint
             if self.writer:
                 self.writer.close()
         return run.step >= run.total_steps

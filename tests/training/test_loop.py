@@ -166,6 +166,13 @@ def test_a_loss_that_breaks_stops_the_run_and_keeps_the_last_good_checkpoint(
         calls.append(1)
         return true_loss(*args) * (float("nan") if len(calls) == 6 else 1.0)
 
+    true_save = checkpoint.save
+
+    def slow_save(*args):
+        time.sleep(0.5)  # the loss breaks while it is being written
+        return true_save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
     monkeypatch.setattr(ressl, "relation_loss", breaks)
     assert pretrain(patches("train"), tmp_path / "run", "--save-every", 2) == 1
     assert "loss of step 6 is not finite" in capsys.readouterr().err
