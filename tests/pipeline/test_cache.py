@@ -99,7 +99,7 @@ def test_abandoned_parts_are_cleared(data, tmp_path: Path) -> None:
     assert not dead.exists()
 
 
-def wait_until(condition, limit_s: float = 10.0) -> None:
+def wait_until(condition, limit_s: float = 60.0) -> None:
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < limit_s
@@ -139,8 +139,8 @@ def test_plan_of_counts_what_is_in_use() -> None:
     assert plan_of(np.array([0, 1, 2, 0, 1, 2]), sizes) == ([0, 1, 2], 60)
 
 
-def fetch_all(url: str, manifest: Manifest, folder: Path, source: Path, results) -> None:
-    """Child: reads every shard twice through a cache that holds three."""
+def fetch_all(url: str, manifest: Manifest, folder: Path, source: Path, start, results) -> None:
+    """Child: reads every shard twice through a cache that holds three, along with the others."""
     system = fsspec.filesystem("memory")
     for path in source.iterdir():
         system.pipe_file(f"/set/{path.name}", path.read_bytes())
@@ -153,6 +153,7 @@ def fetch_all(url: str, manifest: Manifest, folder: Path, source: Path, results)
     cache_module._download = counted
     cache = ShardCache(url, manifest, CacheOptions(folder, int(3.5 * SIZE)))
     right = True
+    start.wait(60)
     for index in [*range(SHARDS), *range(SHARDS)]:
         with open(cache.path(index), "rb") as file:
             right &= file.read() == (source / shard_name(index)).read_bytes()
@@ -163,7 +164,8 @@ def fetch_all(url: str, manifest: Manifest, folder: Path, source: Path, results)
 def test_processes_share_a_cache(data, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    arguments = (*data, tmp_path / "c", tmp_path / "made", results)
+    start = context.Barrier(3)
+    arguments = (*data, tmp_path / "c", tmp_path / "made", start, results)
     children = [context.Process(target=fetch_all, args=arguments) for _ in range(3)]
     for child in children:
         child.start()

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -324,12 +323,8 @@ def test_signals_end_everything_at_once(photo_shards, how):
     )
     assert process.stdout is not None
     process.stdout.readline()
-    start = time.monotonic()
     process.send_signal(how)
-    with process.stdout:
-        process.stdout.read()
-    process.wait(timeout=20)
-    assert time.monotonic() - start < 5
+    process.communicate(timeout=120)  # the epochs would take hours
     assert process.returncode != 0
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,25 +19,33 @@ from fovea.tools.benchmarks import harness, torchvision_feed
 from fovea.tools.cli import call
 
 
-def test_turns_alternate_and_rates_are_counts_over_time():
-    turns = []
+def test_turns_alternate_and_rates_are_counts_over_time(monkeypatch):
+    """On clocks that the contestants move themselves: wall time, and processor time."""
+    turns, wall_s, cpu_s = [], [50.0], [7.0]
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: wall_s[0]))
+    monkeypatch.setattr(harness, "cpu_seconds", lambda: cpu_s[0])
 
-    def contestant(name: str, wait_s: float):
+    def contestant(name: str, *takes_s: float):
+        left = iter(takes_s)
+
         def turn() -> int:
-            start = time.perf_counter()
-            time.sleep(wait_s)
-            turns.append((name, 10 / (time.perf_counter() - start)))
+            turns.append(name)
+            wall_s[0] += next(left)
+            cpu_s[0] += 0.25
             return 10
 
         return turn
 
-    rates = harness.take_turns({"a": contestant("a", 0.02), "b": contestant("b", 0.04)}, 3)
-    assert [name for name, _ in turns] == ["a", "b"] * 4
-    for name in "ab":  # the first turn of each is the warm-up
-        measured = [rate for turn, rate in turns[2:] if turn == name]
-        pairs = zip(rates[name].runs, measured, strict=True)
-        assert all(0.2 * inner < outer < inner for outer, inner in pairs)
-    assert rates["a"].cost_ms < 5, "sleeping costs next to no processor time"
+    def tidy() -> None:
+        wall_s[0] += 1000.0
+        cpu_s[0] += 1000.0
+
+    contestants = {"a": contestant("a", 9, 1, 2, 4), "b": contestant("b", 9, 5, 5, 10)}
+    rates = harness.take_turns(contestants, 3, between=tidy)
+    assert turns == ["a", "b"] * 4
+    # The first turn of each is the warm-up.
+    assert rates["a"].runs == (10.0, 5.0, 2.5) and rates["b"].runs == (2.0, 2.0, 1.0)
+    assert rates["a"].cost_ms == pytest.approx(25)
 
 
 def test_processor_time_counts_children():

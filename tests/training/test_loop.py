@@ -197,14 +197,13 @@ def test_saving_copies_and_then_lets_training_go_on(tmp_path, monkeypatch):
     true_save = checkpoint.save
 
     def slow_save(*args):
-        gate.wait(10)
+        gate.wait(60)
         return true_save(*args)
 
     monkeypatch.setattr(checkpoint, "save", slow_save)
     saver, weight = Saver(tmp_path), torch.ones(3)
-    start = time.monotonic()
     saver.save({"step": 1, "method": {"weight": weight, "more": [weight]}})
-    assert time.monotonic() - start < 5
+    assert not checkpoint.path_of(tmp_path, 1).exists()
     weight.zero_()
     gate.set()
     saver.wait()
