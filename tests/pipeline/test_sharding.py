@@ -144,6 +144,16 @@ def test_twenty_kills_at_random_moments(
         assert contents(folder) == straight
 
 
+def test_a_plan_that_lost_a_file_with_the_power_is_made_again(
+    tree: Path, straight: dict[str, bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="over --max-bad -1"):
+        shard_images(str(tree), tmp_path / "s", OPTIONS, workers=0, max_bad=-1)
+    (tmp_path / "s" / ".job" / "order.npy").unlink()
+    shard_images(str(tree), tmp_path / "s", OPTIONS, workers=0)
+    assert contents(tmp_path / "s") == straight
+
+
 @pytest.mark.dist
 def test_a_killed_jobs_workers_are_waited_for(tree: Path, straight: dict, tmp_path: Path) -> None:
     """One that waits for its disk dies late, and holds the lock until then."""
