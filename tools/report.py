@@ -19,7 +19,8 @@ class Args:
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories, as 'fovea pretrain --out' wrote them."""
+    """Run directories, as 'fovea pretrain --out' wrote them; or the folder of 'fovea evaluate
+    unbalanced'."""
     out: Path | None = None
     """The page to write; RUN/report.html by default."""
     data: Path | None = None
@@ -43,6 +44,8 @@ def write(
 ) -> Path:
     """Write the report of one run, or the comparison of several, whole or not at all.
 
+    The folder of ``fovea evaluate unbalanced`` has a page of its own.
+
     Returns:
         The page: `out`, or ``report.html`` in the first run.
 
@@ -53,17 +56,19 @@ def write(
     from fovea.pipeline.files import disk_errors, write_atomic
 
     from .report_compare import comparison
-    from .report_run import read_run
-    from .report_sections import single
+    from .report_run import is_comparison, read_comparison, read_run
+    from .report_sections import single, unbalanced
 
     if not runs:
         raise UserError("no run given: write 'fovea report RUN'")
-    records = [read_run(Path(run)) for run in runs]
-    out = out or records[0].folder / ("report.html" if len(records) == 1 else "comparison.html")
-    if len(records) == 1:
-        text = single(records[0], data=data, masks=masks)
+    folders = [Path(run) for run in runs]
+    out = out or folders[0] / ("report.html" if len(folders) == 1 else "comparison.html")
+    if len(folders) > 1:
+        text = comparison([read_run(folder) for folder in folders])
+    elif is_comparison(folders[0]):
+        text = unbalanced(*read_comparison(folders[0]))
     else:
-        text = comparison(records)
+        text = single(read_run(folders[0]), data=data, masks=masks)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, text.encode())

@@ -65,6 +65,11 @@ def read_run(folder: Path) -> RunRecord:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run; give the folder that 'fovea pretrain --out' wrote")
     config = folder / "config.json"
+    if is_comparison(folder):
+        raise UserError(
+            f"{folder} holds the runs of 'fovea evaluate unbalanced': report it alone, or give "
+            f"runs in it, as {folder}/draw0/*"
+        )
     if not config.exists():
         raise UserError(
             f"{folder} is no run directory (no config.json): give the folder that "
@@ -78,6 +83,21 @@ def read_run(folder: Path) -> RunRecord:
         evals=_latest_by_step([line for line in lines if line.get("kind") == "eval"]),
         evaluations=_evaluations(folder / "eval"),
     )
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether ``fovea evaluate unbalanced`` worked there: its table, and folders of runs."""
+    return (folder / "unbalanced.json").exists() and not (folder / "config.json").exists()
+
+
+def read_comparison(folder: Path) -> tuple[RunRecord, list[RunRecord]]:
+    """What ``fovea evaluate unbalanced`` left in a folder: its results, and the runs it is about.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    runs = [read_run(path.parent) for path in sorted(folder.glob("draw*/*/config.json"))]
+    return RunRecord(folder, {}, [], [], _evaluations(folder)), runs
 
 
 def _evaluations(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ def single(record: RunRecord, *, data: Path | None, masks: Path | None) -> str:
     sections = [_curves(record), *_pictures(record, data, masks)]
     sections += [_evaluations(record), *_analysis(record), _configuration(record)]
     return html.page(record.name, _lede(record), _figures(record), sections, foot())
+
+
+def unbalanced(results: RunRecord, runs: Sequence[RunRecord]) -> str:
+    """The whole page about a folder of ``fovea evaluate unbalanced``: its tables, and its runs."""
+    rows = []
+    for run in runs:
+        last = run.train[-1] if run.train else {}
+        loss = number(last["loss"]) if "loss" in last else "-"
+        rows.append([f"{run.folder.parent.name}/{run.name}", f"{last.get('step', 0):,}", loss])
+    note = "'fovea report' with their folders compares them."
+    body = html.stack([html.table(["", "steps", "last loss"], rows)])
+    sections = [_evaluations(results), html.Section("runs", "Runs", note, body)]
+    lede = f"{len(runs)} runs on unbalanced draws, scored by 1-NN on balanced data."
+    return html.page(results.name, lede, _means(results), sections, foot())
+
+
+def _means(results: RunRecord) -> list[html.Figure]:
+    """A card each for the newest table's rows."""
+    rows = results.newest("unbalanced").get("rows", {})
+    return [
+        html.Figure(name, percent(row["mean"]), "mean of the draws") for name, row in rows.items()
+    ]
 
 
 def foot() -> str:

@@ -93,6 +93,13 @@ def test_the_whole_comparison_runs_and_resumes(
     assert row["mean"] == pytest.approx((row["D1"] + row["D2"]) / 2) and row["D1"] >= 0.5
     assert call(args) == 0
     assert json.loads((work / "unbalanced.json").read_text())["rows"] == first["rows"]
+    assert call(["report", str(work)]) == 0
+    page = (work / "report.html").read_text()
+    assert "ressl_demo, small classes" in page and "draw1/ressl_demo" in page
+    for share in row.values():
+        assert f"{100 * share:.2f}" in page
+    with pytest.raises(UserError, match="report it alone, or give runs in it"):
+        call(["report", str(work), str(work / "draw0/ressl_demo")])
 
 
 def test_the_detector_holds_the_backbones_weights_and_maps() -> None:
