@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .export_formats import Source
 
 Format = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
+RECORD = "export.json"
+"""File that says which network each weights file of the folder holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Args:
 
 def run(args: Args) -> int:
     """Writes, verifies and names the files."""
-    from fovea.pipeline.files import disk_errors
+    from fovea.pipeline.files import disk_errors, write_atomic
 
     from .export_formats import FORMATS
 
@@ -57,7 +60,8 @@ def run(args: Args) -> int:
                 made = FORMATS[name](source, Path(work))
                 _publish(Path(work), out)
             written[name] = str(out / made.name)
-        (out / "README.md").write_text(card(args, source, written))
+        same, others = _record(out, source, args.branch, written)
+        write_atomic(out / "README.md", card(args, source, same, others).encode())
     if args.json:
         print(json.dumps({"files": written, "num_features": source.num_features}))
     else:
@@ -94,6 +98,37 @@ def read_source(run: Path, branch: Literal["student", "teacher"], image_px: int 
         mean=recipe.mean if recipe else IMAGENET_MEAN,
         std=recipe.std if recipe else IMAGENET_STD,
     )
+
+
+def _record(
+    out: Path, source: Source, branch: str, written: Iterable[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Note which network the formats just written hold, beside what earlier exports noted.
+
+    Returns:
+        The formats in `out` that hold this network, and the weights files that hold another one,
+        with its branch.
+    """
+    from fovea.pipeline.files import write_atomic
+    from fovea.training.evaluation.features import weights_checksum
+
+    from .export_formats import FILES
+
+    now = {
+        "branch": branch,
+        "image_px": source.image_px,
+        "weights": weights_checksum(source.backbone),
+    }
+    try:
+        noted = json.loads((out / RECORD).read_text())
+    except (OSError, ValueError):  # none, or damaged: other files are of a network unknown
+        noted = {}
+    noted |= {FILES[name][0]: now for name in written}
+    write_atomic(out / RECORD, (json.dumps(noted, indent=1) + "\n").encode())
+    there = [name for name, files in FILES.items() if all((out / f).exists() for f in files)]
+    same = [name for name in there if noted.get(FILES[name][0]) == now]
+    others = [FILES[name][0] for name in there if name not in same]
+    return same, {file: noted.get(file, {}).get("branch", "unknown") for file in others}
 
 
 CARD = """---
@@ -135,8 +170,12 @@ LOADING = {
 }
 
 
-def card(args: Args, source: Source, written: dict[str, str]) -> str:
-    """The model card: what it is, how to load each file, and the figures of RUN/eval."""
+def card(args: Args, source: Source, formats: Sequence[str], others: Mapping[str, str]) -> str:
+    """The model card: what it is, how to load each file, and the figures of RUN/eval.
+
+    Args:
+        others: files in the same folder that hold another network, with its branch.
+    """
     from .export_formats import timm_name
     from .report_run import find, flat, read_run
 
@@ -144,12 +183,15 @@ def card(args: Args, source: Source, written: dict[str, str]) -> str:
         "name": source.name,
         "stem": source.stem,
         "px": source.image_px,
-        "timm": timm_name(source) if "timm" in written else "",
+        "timm": timm_name(source) if "timm" in formats else "",
         "head": "fc" if source.name.startswith("resnet") else "classifier",
     }
     loading = "\n\n".join(
-        f"{name}:\n\n```python\n{LOADING[name].format(**facts)}\n```" for name in written
+        f"{name}:\n\n```python\n{LOADING[name].format(**facts)}\n```" for name in formats
     )
+    if others:
+        files = ", ".join(f"`{file}` (branch {branch})" for file, branch in others.items())
+        loading += f"\n\nNot of this network, though in this folder: {files}."
     training, figures = "", "None measured: run `fovea evaluate knn`.\n"
     if (args.run / "config.json").exists():
         record = read_run(args.run)
@@ -175,7 +217,7 @@ def card(args: Args, source: Source, written: dict[str, str]) -> str:
             head = "| protocol | scored on | figure | value |\n|---|---|---|---|\n"
             figures = head + "\n".join(rows) + "\n"
     return CARD.format(
-        library="timm" if "timm" in written else "pytorch",
+        library="timm" if "timm" in formats else "pytorch",
         title=args.run.resolve().name,
         px=source.image_px,
         width=source.num_features,

@@ -221,6 +221,16 @@ FORMATS: dict[str, Callable[[Source, Path], Path]] = {
 }
 
 
+FILES = {
+    "torchvision": ("torchvision.pth",),
+    "timm": ("timm.safetensors",),
+    "safetensors": ("model.safetensors",),
+    "onnx": ("model.onnx",),
+    "hub": ("model.safetensors", "hubconf.py"),
+}
+"""Files that each format is made of, the one with the weights first."""
+
+
 def sample(source: Source, count: int) -> Tensor:
     """Random normalised images (count, 3, H, W), always the same."""
     generator = torch.Generator().manual_seed(0)

@@ -170,6 +170,25 @@ def test_the_card_has_the_figures_of_the_exported_network(
     assert ("| knn | val |" in card) == (measured == "student")
 
 
+def test_the_card_lists_what_earlier_exports_left(tiny_run: Path, tmp_path: Path) -> None:
+    def exported(name: str, branch: str) -> str:
+        args = ["export", str(tiny_run), "--format", name, "--out", str(tmp_path)]
+        assert call([*args, "--branch", branch]) == 0
+        return (tmp_path / "README.md").read_text()
+
+    (tmp_path / "timm.safetensors").touch()  # somebody else's
+    assert "torch.hub.load" not in exported("safetensors", "student")
+    card = exported("hub", "student")
+    assert "load_file" in card and "torch.hub.load" in card
+    assert "in this folder: `timm.safetensors` (branch unknown)" in card
+    assert card == exported("safetensors", "student")
+    card = exported("onnx", "teacher")
+    assert "onnxruntime" in card and "load_file" not in card and "torch.hub.load" not in card
+    assert "`model.safetensors` (branch student)" in card
+    card = exported("safetensors", "teacher")
+    assert "onnxruntime" in card and "load_file" in card and "branch student" not in card
+
+
 def test_a_file_that_does_not_reload_the_same_is_not_left(
     r18: tuple[Path, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
