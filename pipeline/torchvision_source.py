@@ -22,6 +22,7 @@ PREFIX = "torchvision:"
 PIXELS = "pixels.ppm"
 FILE_LISTS = ("samples", "_samples", "imgs", "_image_files", "_images", "images")
 LABEL_LISTS = ("targets", "_labels", "labels", "_targets", "y")
+CLASS_LISTS = ("classes", "categories")
 
 
 def list_torchvision(source: str, spool: Path) -> Listing:
@@ -33,7 +34,10 @@ def list_torchvision(source: str, spool: Path) -> Listing:
     name, _, rest = source.removeprefix(PREFIX).partition(":")
     root, _, split = rest.partition(":")
     dataset = _open(name, root, split)
-    files, labels = _files(dataset)
+    try:
+        files, labels = _files(dataset)
+    except OSError as error:
+        raise UserError(f"{source}: {error}; the data set is not whole") from None
     names = _class_names(dataset, labels)
     if files:
         return _list_files(Path(root).resolve(), files, labels, names)
@@ -56,14 +60,25 @@ def _open(name: str, root: str, split: str) -> Any:  # noqa: ANN401
     if split and "split" in known:
         options["split"] = split
     elif split and "train" in known:
+        if split not in ("train", "test"):
+            raise UserError(f"torchvision:{name}:{root}:{split}: want the split train or test")
         options["train"] = split == "train"
     elif split:
         raise UserError(f"torchvision:{name} has no splits; leave out ':{split}'")
     try:
-        return kind(root, **options)
-    except (RuntimeError, ValueError, OSError) as error:
-        message = " ".join(str(error).split())
+        dataset = kind(root, **options)
+        len(dataset)
+        return dataset
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
+        message, asked, _ = " ".join(str(error).split()).partition(" You can use download=True")
+        if asked:
+            call = f"datasets.{name}({root!r}, download=True)"
+            message += f' Fetch it: python -c "from torchvision import datasets; {call}"'
         raise UserError(f"torchvision:{name}:{root}: {message}") from None
+    except TypeError:  # made from something else than a folder, as COCO's
+        raise UserError(
+            f"torchvision:{name} wants more than a folder: give the folder of its images instead"
+        ) from None
 
 
 def _files(dataset: Any) -> tuple[list[str], list[int]]:  # noqa: ANN401
@@ -77,7 +92,22 @@ def _files(dataset: Any) -> tuple[list[str], list[int]]:  # noqa: ANN401
             return [str(path) for path, _ in found], [int(label) for _, label in found]
         if isinstance(first, str | Path):
             return [str(path) for path in found], _labels(dataset, len(found))
-    return [], _labels(dataset, len(dataset))
+    return _opened(dataset), _labels(dataset, len(dataset))
+
+
+def _opened(dataset: Any) -> list[str]:  # noqa: ANN401
+    """Paths of the images that the data set opens and hands out as they are (Caltech-101)."""
+    files: list[str] = []
+    if hasattr(dataset, "data"):
+        return files
+    for i in range(len(dataset)):
+        item = dataset[i]
+        image = item[0] if isinstance(item, tuple) else item
+        if not getattr(image, "filename", ""):
+            return []
+        with image:
+            files.append(image.filename)
+    return files
 
 
 def _labels(dataset: Any, count: int) -> list[int]:  # noqa: ANN401
@@ -89,7 +119,7 @@ def _labels(dataset: Any, count: int) -> list[int]:  # noqa: ANN401
 
 
 def _class_names(dataset: Any, labels: list[int]) -> tuple[str, ...]:  # noqa: ANN401
-    names = getattr(dataset, "classes", None)
+    names = next((n for n in (getattr(dataset, a, None) for a in CLASS_LISTS) if n), None)
     count = max(labels, default=NO_LABEL) + 1
     if isinstance(names, list | tuple) and len(names) >= count > 0:
         return tuple(" ".join(name) if isinstance(name, tuple) else str(name) for name in names)

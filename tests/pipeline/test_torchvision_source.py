@@ -40,6 +40,23 @@ def test_files_are_taken_byte_for_byte(tmp_path: Path) -> None:
     assert found == wrote and shards.class_names == ("a", "b")
 
 
+def test_files_that_the_data_set_only_opens(tmp_path: Path) -> None:
+    root = tmp_path / "caltech101" / "101_ObjectCategories"
+    (tmp_path / "caltech101" / "Annotations").mkdir(parents=True)
+    for name, count in (("ant", 2), ("bass", 1), ("BACKGROUND_Google", 1)):
+        for i in range(1, count + 1):
+            jpeg(root / name / f"image_{i:04d}.jpg", 60 * i)
+    shards = opened(f"torchvision:Caltech101:{tmp_path}", tmp_path / "s")
+    assert shards.class_names == ("ant", "bass")
+    for i in range(3):
+        path = tmp_path / shards.path_of(i)
+        assert path.read_bytes() == shards.read(i)
+        assert path.parent.name == shards.class_names[shards.labels[i]]
+    (root / "ant" / "image_0001.jpg").rename(root / "ant" / "image_0009.jpg")
+    with pytest.raises(UserError, match=r"image_0001.jpg'; the data set is not whole"):
+        opened(f"torchvision:Caltech101:{tmp_path}", tmp_path / "other")
+
+
 def test_pixels_in_memory_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.zeros((6, 3, 32, 32), np.uint8)
     pixels[:, 0, :, 16:] = 200
@@ -64,7 +81,10 @@ def test_pixels_in_memory_are_encoded(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ("torchvision:Nothing:{tmp}", "want torchvision:NAME:ROOT"),
         ("torchvision:CIFAR10", "want torchvision:NAME:ROOT"),
-        ("torchvision:CIFAR10:{tmp}:test", "not found or corrupted"),
+        ("torchvision:CIFAR10:{tmp}:test", r"not found or corrupted.*datasets.CIFAR10\('.*', down"),
+        ("torchvision:CIFAR10:{tmp}:val", "want the split train or test"),
+        ("torchvision:CocoDetection:{tmp}", "wants more than a folder"),
+        ("torchvision:FakeData:{tmp}", "wants more than a folder"),
         ("torchvision:EuroSAT:{tmp}:test", "has no splits"),
     ],
 )
