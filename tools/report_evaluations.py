@@ -202,5 +202,6 @@ def circumstances(result: dict[str, Any]) -> str:
         words.append(f"{result['val_images']:,} validation images")
     if "classes" in result:
         words.append(f"{result['classes']} classes")
-    words += [f"{key} {_said(value)}" for key, value in result.get("options", {}).items()]
+    options = {key: value for key, value in result.get("options", {}).items() if value != ""}
+    words += [f"{key} {_said(value)}" for key, value in options.items()]
     return "; ".join(words) + ("." if words else "")

@@ -203,7 +203,7 @@ def _neighbours(record: RunRecord) -> list[html.Section]:
 
 
 def _evaluations(record: RunRecord) -> html.Section:
-    note = "Accuracies on held-out images, as 'fovea evaluate' wrote them into eval/."
+    note = "Accuracies on held-out images, as 'fovea evaluate' wrote them."
     body = evaluation_cards(record)
     if not body:
         body = "<p class=\"none\">None yet: run 'fovea evaluate knn'.</p>"

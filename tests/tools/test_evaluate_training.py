@@ -96,6 +96,7 @@ def test_the_whole_comparison_runs_and_resumes(
     assert call(["report", str(work)]) == 0
     page = (work / "report.html").read_text()
     assert "ressl_demo, small classes" in page and "draw1/ressl_demo" in page
+    assert "options --epochs=1 --batch-size=32." in page
     for share in row.values():
         assert f"{100 * share:.2f}" in page
     with pytest.raises(UserError, match="report it alone, or give runs in it"):
