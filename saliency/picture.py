@@ -52,7 +52,7 @@ FULL = Setting(
     ),
 )
 BATCH = Setting(
-    long_side_px=224, shared_count=200, scales=((50, 10), (150, 20), (300, 25)), scales_side_px=160
+    long_side_px=224, shared_count=200, scales=((50, 10), (120, 20), (200, 25)), scales_side_px=128
 )
 SETTINGS = {"full": FULL, "batch": BATCH}
 

@@ -7,8 +7,11 @@ of the authors calls the algorithm patented by OMRON: ask before you sell it.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from ..picture import Picture
 from ..regions import Bools, Regions, stretch
@@ -41,21 +44,27 @@ def saliency(picture: Picture) -> Floats:
         links added to the 2-ring instead, max-F on ECSSD is .02 lower.
     """
     regions = picture.regions(COUNT, COMPACTNESS)
-    rank = ranking_matrix(regions)
+    rank = ranking(regions)
     first = np.ones(len(regions), np.float32)
     for side in regions.sides():
-        first *= 1 - stretch(rank @ side)
+        first *= 1 - stretch(rank(side))
     query = first >= first.mean()
-    return picture.finish(regions.paint(stretch(rank @ query)))
+    return picture.finish(regions.paint(stretch(rank(query))))
 
 
-def ranking_matrix(regions: Regions) -> Doubles:
-    """(D - alpha W)^-1 with zero diagonal, (N, N)."""
+def ranking(regions: Regions) -> Callable[[Bools], Doubles]:
+    """A function from a query (N,) to its ranking (N,): (D - alpha W)^-1 with zero diagonal.
+
+    With L L^T = D - alpha W the inverse is M^T M, M = L^-1, and never needed itself.
+    """
     affinity = affinities(regions, regions.near_closed)
     degree = np.maximum(affinity.sum(axis=1), 1e-9)
-    inverse = np.asarray(np.linalg.inv(np.diag(degree) - ALPHA * affinity), np.float64)
-    np.fill_diagonal(inverse, 0)
-    return inverse
+    root = np.linalg.cholesky(np.diag(degree) - ALPHA * affinity)
+    inverse_root, failed = lapack.dtrtri(root, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("the graph's matrix is singular")
+    diagonal = (inverse_root**2).sum(axis=0)
+    return lambda query: inverse_root.T @ (inverse_root @ query) - diagonal * query
 
 
 def affinities(regions: Regions, linked: Bools) -> Doubles:

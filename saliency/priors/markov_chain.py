@@ -60,11 +60,10 @@ def absorbed_times(weights: Doubles, border: Bools, linked: Bools) -> Floats:
     """Times of the `linked` regions until absorption, stretched to [0, 1]."""
     transient, degree = transitions(weights, border)
     inside = np.ix_(linked, linked)
-    fundamental = np.linalg.inv(np.eye(int(linked.sum())) - transient[inside])
-    times = stretch(fundamental.sum(axis=1))
-    if middle_score(times) >= MIDDLING:
-        times = stretch(fundamental @ (1 / degree[linked]))
-    return times
+    starts = np.stack([np.ones(int(linked.sum())), 1 / degree[linked]], axis=1)
+    plain, reweighted = np.linalg.solve(np.eye(len(starts)) - transient[inside], starts).T
+    times = stretch(plain)
+    return times if middle_score(times) < MIDDLING else stretch(reweighted)
 
 
 def step_weights(regions: Regions) -> Doubles:
