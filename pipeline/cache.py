@@ -119,7 +119,7 @@ class ShardCache:
     def _make_room(self, size: int) -> None:
         """Evict the tars that were not asked for longest, those of the plan ahead last."""
         wanted = {self.folder / self.shards[shard].name for shard in self._prefetch.wanted()}
-        files = list(self._files())
+        files = self._files()
         total = sum(status.st_size for _, status in files)
         for path, status in sorted(files, key=lambda f: (f[0] in wanted, f[1].st_mtime_ns)):
             if total + size <= self.options.limit_bytes:
@@ -128,12 +128,18 @@ class ShardCache:
                 path.unlink(missing_ok=True)
                 total -= status.st_size
 
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Tars and parts of all data sets in the cache."""
-        for pattern in ("*/*.tar", "*/.*.partial"):
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
+        """Tars and parts of all data sets in the cache, each file once.
+
+        Parts come first: one that becomes a tar meanwhile is then met again, and not missed.
+        """
+        found: dict[int, tuple[Path, os.stat_result]] = {}
+        for pattern in ("*/.*.partial", "*/*.tar"):
             for path in self.options.folder.glob(pattern):
                 with contextlib.suppress(FileNotFoundError):  # renamed or evicted meanwhile
-                    yield path, path.stat()
+                    status = path.stat()
+                    found[status.st_ino] = path, status
+        return list(found.values())
 
     def will_read(self, shards: NDArray[np.integer]) -> None:
         """Fetch ahead of a reader that will ask for `shards`, one entry a sample, in this order.

@@ -14,6 +14,7 @@ from fovea.pipeline import cache as cache_module
 from fovea.pipeline import remote
 from fovea.pipeline.cache import CacheOptions, ShardCache, plan_of
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.files import partial_path
 from fovea.pipeline.layout import shard_name
 from fovea.pipeline.manifest import Manifest
 from fovea.pipeline.plan import epoch_order
@@ -97,6 +98,24 @@ def test_abandoned_parts_are_cleared(data, tmp_path: Path) -> None:
     dead.write_bytes(bytes(2 * SIZE))
     cache.path(0)
     assert not dead.exists()
+
+
+def test_a_shard_that_arrives_while_files_are_counted_is_counted(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(data, tmp_path / "c", 2.5)
+    path = cache.folder / shard_name(0)
+    partial = partial_path(path)
+    partial.write_bytes(bytes(SIZE))
+    glob = Path.glob
+
+    def slow(folder: Path, pattern: str):
+        yield from glob(folder, pattern)
+        if partial.exists():
+            partial.rename(path)
+
+    monkeypatch.setattr(Path, "glob", slow)
+    assert [(found, status.st_size) for found, status in cache._files()] == [(path, SIZE)]
 
 
 def wait_until(condition, limit_s: float = 60.0) -> None:
