@@ -50,7 +50,8 @@ def small_run(data, out, *more):
     words = ("pretrain", "ressl_demo", "--data", data, "--out", out, "--epochs", 1)
     words += ("--batch-size", 32, "--log-every", 1, "--device", "cpu", "--threads", 1, "--sync-bn")
     words += ("--backbone", "resnet_tiny", "--image-px", 32, "--method.queue-size", 64)
-    # Rounding is amplified from step to step (two threads differ from one likewise): a low rate.
+    # Rounding is amplified from step to step, hence a low rate: at step 4 one process on two threads
+    # is .0035 off, as two processes are. Other images would differ by .1.
     words += ("--method.hidden", 32, "--method.out", 16, "--optim.lr", 0.001, *more)
     return ["-m", "fovea.tools.cli", *(str(word) for word in words)]
 
@@ -65,7 +66,7 @@ def test_a_run_on_two_processes_is_the_run_on_one(patches, tmp_path):
         for run in ("one", "two")
     )
     assert len(one) == 4
-    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=0, atol=0.01)
 
 
 @pytest.mark.dist
@@ -81,7 +82,7 @@ def test_a_run_goes_on_with_another_number_of_processes(patches, tmp_path):
         for run in ("one", "moved")
     )
     assert len(moved) == 4
-    torch.testing.assert_close(torch.tensor(moved), torch.tensor(one), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(torch.tensor(moved), torch.tensor(one), rtol=0, atol=0.01)
 
 
 def test_one_process_is_a_world_of_one(monkeypatch):

@@ -71,8 +71,9 @@ def _dali(data: ShardSet, *, mapped: bool) -> Callable[[], int]:
     from nvidia.dali import fn, pipeline_def
 
     tars = [data.folder / info.name for info in data.manifest.shards]
+    batch = min(BATCH, len(data))
 
-    @pipeline_def(batch_size=BATCH, num_threads=1, device_id=None)
+    @pipeline_def(batch_size=batch, num_threads=1, device_id=None)
     def reading() -> Any:  # noqa: ANN401
         return fn.readers.webdataset(
             paths=[str(tar) for tar in tars],
@@ -83,12 +84,12 @@ def _dali(data: ShardSet, *, mapped: bool) -> Callable[[], int]:
 
     pipeline = reading()
     pipeline.build()
-    batches = len(data) // BATCH
+    batches = len(data) // batch
 
     def run() -> int:
         for _ in range(batches):
             pipeline.run()
-        return batches * BATCH
+        return batches * batch
 
     return run
 
