@@ -50,8 +50,8 @@ def small_run(data, out, *more):
     words = ("pretrain", "ressl_demo", "--data", data, "--out", out, "--epochs", 1)
     words += ("--batch-size", 32, "--log-every", 1, "--device", "cpu", "--threads", 1, "--sync-bn")
     words += ("--backbone", "resnet_tiny", "--image-px", 32, "--method.queue-size", 64)
-    # Rounding is amplified from step to step, hence a low rate: at step 4 one process on two threads
-    # is .0035 off, as two processes are. Other images would differ by .1.
+    # Rounding is amplified from step to step, hence a low rate: at step 4 one process on two
+    # threads is .0035 off, as two processes are. Other images would differ by .1.
     words += ("--method.hidden", 32, "--method.out", 16, "--optim.lr", 0.001, *more)
     return ["-m", "fovea.tools.cli", *(str(word) for word in words)]
 
