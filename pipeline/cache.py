@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +84,17 @@ class ShardCache:
         self._prefetch.reached(shard)
         return self.bring(shard)
 
-    def bring(self, shard: int) -> Path:
-        """As `path`, without telling the prefetcher."""
+    def bring(self, shard: int, still: Callable[[], bool] = lambda: True) -> Path:
+        """As `path`, without telling the prefetcher.
+
+        Args:
+            still: whether to fetch it; asked once it is known not to be here.
+        """
         info = self.shards[shard]
         path = self.folder / info.name
         if not _touch(path):
             with _locked(self.folder / f".{info.name}.lock"):
-                if not _touch(path):  # another process may have brought it meanwhile
+                if not _touch(path) and still():  # another process may have brought it meanwhile
                     self._fetch(info, path)
         return path
 
@@ -204,6 +209,9 @@ class _Prefetch:
         with self._condition:
             return self._order[max(0, self._used) : self._next]
 
+    def _is_wanted(self, shard: int) -> bool:
+        return shard in self.wanted()
+
     def _take(self) -> int | None:
         """The next shard to bring, waiting until there is room for it; None at the end."""
         with self._condition:
@@ -220,8 +228,10 @@ class _Prefetch:
 
     def _run(self) -> None:
         while (shard := self._take()) is not None:
+            # A reader that was faster may have had it fetched, read it, and had it evicted.
+            still = functools.partial(self._is_wanted, shard)
             with contextlib.suppress(UserError, OSError):  # the reader will meet and tell it
-                self._cache.bring(shard)
+                self._cache.bring(shard, still)
 
     def close(self) -> None:
         """End the threads; one that is fetching ends with its shard."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_shards_come_in_plan_order_within_the_bound(data, tmp_path: Path) -> Non
     wait_until(lambda: cache.fetched == SHARDS)
     cache.close()
     assert cache.fetched == SHARDS  # each came once
+
+
+def test_what_was_read_already_is_not_fetched_ahead(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, bring = threading.Event(), ShardCache.bring
+
+    def brings(cache: ShardCache, shard: int, *more) -> Path:
+        if threading.current_thread().name == "fovea-prefetch":
+            late.wait(60)
+        return bring(cache, shard, *more)
+
+    monkeypatch.setattr(ShardCache, "bring", brings)
+    cache = open_cache(data, tmp_path / "c", 3.2)
+    cache.will_read(np.arange(SHARDS))
+    wait_until(lambda: cache._prefetch.wanted() == [0, 1])
+    for shard in range(SHARDS):
+        cache.path(shard)
+    late.set()
+    cache.close()
+    assert cache.fetched == SHARDS
 
 
 def test_an_order_that_would_fetch_again_and_again_is_refused(data, tmp_path: Path) -> None:
