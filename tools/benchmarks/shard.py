@@ -183,7 +183,7 @@ def _webdataset(names: list[Path], out: Path) -> int:
 
 def _peak_memory_mb(args: Args, tree: Path, out: Path) -> float:
     """Largest resident memory of a worker that decodes everything, MB."""
-    with ProcessPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # it owes nothing to this process
         return pool.submit(peak_of_sharding, args, tree, out).result()
 
 
