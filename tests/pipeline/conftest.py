@@ -283,3 +283,23 @@ def s3(s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault
     yield s3_proxy
     s3_proxy.faults.clear()
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six small images of two classes, for storage far away."""
+    root = tmp_path_factory.mktemp("remote")
+    random = np.random.default_rng(0)
+    for number in range(6):
+        path = root / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), random.integers(0, 255, (30, 30, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.fixture(scope="session")
+def local(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Files of `tree`'s shards by name, as a local job with two samples a shard writes them."""
+    folder = tmp_path_factory.mktemp("local") / "s"
+    shard_images(str(tree), folder, ShardOptions(samples_per_shard=2), workers=0)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

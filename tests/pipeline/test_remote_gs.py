@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from fovea.pipeline import remote
@@ -46,24 +44,6 @@ def gs(gs_proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator:
 
 async def _at_once(_: float) -> None:
     return None
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("gs")
-    random = np.random.default_rng(0)
-    for number in range(5):
-        path = root / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), random.integers(0, 255, (30, 30, 3), dtype=np.uint8))
-    return root
-
-
-@pytest.fixture(scope="module")
-def local(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("local") / "s"
-    shard_images(str(tree), folder, OPTIONS, workers=0)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def upload(tree: Path) -> None:
