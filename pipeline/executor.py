@@ -16,6 +16,9 @@ from torch import Tensor
 
 from .parameters import ViewParameters
 
+HW_DECODER_FRAC = 0.65
+"""Share of the JPEGs for a GPU's decoder units, where nothing else is said: DALI's own default."""
+
 
 @dataclass(frozen=True)
 class Fault:

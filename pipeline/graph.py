@@ -24,7 +24,7 @@ from torch import Tensor
 from . import ops, ops_strong
 from .colour import window_px
 from .decode import DecodeError, decode_grey, decode_rgb
-from .executor import BadImages, Fault, Image, Pending, Work
+from .executor import HW_DECODER_FRAC, BadImages, Fault, Image, Pending, Work
 from .parameters import ViewParameters
 from .views import ViewRecipe, ViewSpec
 
@@ -35,7 +35,6 @@ CROP, RESIZE, WINDOW, FLIP, JITTER, ORDER, FACTORS = 0, 4, 6, 8, 9, 10, 14
 GREY, SIGMA, TAPS, SOLARIZE, MASK, BACKGROUND, STRONG = 18, 19, 20, 21, 22, 23, 24
 
 QUEUE_DEPTH = 2
-HW_DECODER_FRAC = 0.65  # DALI's own default
 _DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 
 

@@ -25,7 +25,7 @@ from .decode import DecodeError
 from .decoded import DecodedImages
 from .engine import available_cores
 from .errors import UserError
-from .executor import BadImages, Executor, Fault, Image, Pending, Work
+from .executor import HW_DECODER_FRAC, BadImages, Executor, Fault, Image, Pending, Work
 from .faults import Replacements
 from .feed import Feed
 from .parameters import ViewParameters
@@ -93,7 +93,7 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         max_replaced_frac: float = 0.01,
         keep_decoded: bool = False,
-        hw_decoder_frac: float = 0.65,
+        hw_decoder_frac: float = HW_DECODER_FRAC,
     ) -> None:
         plan.check_ranks(world_size, rank, batch_size)
         _check(data, recipe, batch_size, masks, drop_last=drop_last)

@@ -14,6 +14,7 @@ import tyro
 
 from fovea.pipeline.engine import available_cores
 from fovea.pipeline.errors import UserError
+from fovea.training.options import Options
 
 if TYPE_CHECKING:
     from fovea.training.config import RunConfig
@@ -52,9 +53,9 @@ class Args:
     """What makes the views."""
     threads: int | None = None
     """Threads of the loader."""
-    prefetch: int = 2
+    prefetch: int = Options.prefetch
     """Finished batches to hold ready."""
-    hw_decoder_frac: float = 0.65
+    hw_decoder_frac: float = Options.hw_decoder_frac
     """Share of the JPEGs for a GPU's decoder units, [0, 1]; its cores decode the others."""
     json: bool = False
     """Print the figures as JSON."""
@@ -63,7 +64,6 @@ class Args:
 def run(args: Args) -> int:
     """Measure, print and advise."""
     from fovea.training import distributed
-    from fovea.training.options import Options
     from fovea.training.run import Run
 
     from .benchmarks import rates

@@ -177,9 +177,7 @@ class Saver:
         Raises:
             UserError: it could not be written.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.finish()
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -188,6 +186,7 @@ class Saver:
         """Let the last save come to its end, whatever that is."""
         if self._thread is not None:
             self._thread.join()
+            self._thread = None
 
     def _write(self, state: State) -> None:
         try:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import tyro
 
+from fovea.training.options import Options
+
 from . import harness
 
 
@@ -38,9 +40,9 @@ class Args:
     """Each makes the views of every preset."""
     threads: int | None = None
     """Threads of the loader."""
-    prefetch: tuple[int, ...] = (2,)
+    prefetch: tuple[int, ...] = (Options.prefetch,)
     """Finished batches to hold ready; each is measured."""
-    hw_decoder_frac: tuple[float, ...] = (0.65,)
+    hw_decoder_frac: tuple[float, ...] = (Options.hw_decoder_frac,)
     """Share of the JPEGs for a GPU's decoder units, [0, 1]; each is measured, with DALI."""
     json: bool = False
     """Print the figures as JSON."""
@@ -92,7 +94,6 @@ def _measure(args: Args, setting: Setting) -> dict[str, Any]:
     """One row."""
     from fovea.training import distributed
     from fovea.training.config import preset
-    from fovea.training.options import Options
     from fovea.training.run import Run
 
     from . import rates
