@@ -7,7 +7,7 @@ images, shortest paths or a lasso would be needed. B images, G cells a side, N =
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -82,6 +82,7 @@ class Measured:
         shape = graph(cells.side, lab.device)
         return cls(colour, texture, yx, features, cells.sizes(), shape)
 
+    @cached_property
     def distances(self) -> Tensor:
         """(B, N, N) of colour and texture together, in Lab units."""
         return distances(torch.cat([self.lab, self.texture], 2))
@@ -118,7 +119,7 @@ def stretch(values: Tensor) -> Tensor:
 
 def link_weights(seen: Measured) -> Tensor:
     """(B, N, N): exp(-10 d) on the links, d the distance of looks stretched over them."""
-    links, distance = seen.graph.links, seen.distances()
+    links, distance = seen.graph.links, seen.distances
     linked = links > 0
     low = distance.masked_fill(~linked, torch.inf).amin((1, 2), keepdim=True)
     span = ((distance - low) * links).amax((1, 2), keepdim=True).clamp_min(1e-6)
@@ -175,7 +176,7 @@ def background(seen: Measured, apart: Tensor) -> Tensor:
         seen: the cells.
         apart: of `apartness`; its complement is taken for the probability of background.
     """
-    distance, behind = seen.distances(), 1 - apart
+    distance, behind = seen.distances, 1 - apart
     place = torch.exp(-distances(seen.yx).square() / (2 * PLACE_SIGMA**2))
     contrast = _above_otsu(stretch((distance * place) @ behind))
     alike = torch.exp(-distance.square() / (2 * SMOOTH_SIGMA**2)) * (distance < SMOOTH_REACH)
