@@ -88,11 +88,11 @@ class Picture:
         """Superpixels of the coarse picture at each of the setting's scales."""
         return [_cut(*self.coarse, *scale) for scale in self.setting.scales]
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether the picture is of one colour, so that a prior could only show its own bias."""
-        flat = self.rgb.reshape(-1, 3)
-        return bool(255 * np.ptp(flat, axis=0).max() < PLAIN_LEVELS)
+        extremes = [cv2.minMaxLoc(channel)[:2] for channel in cv2.split(self.rgb)]
+        return all(255 * (high - low) < PLAIN_LEVELS for low, high in extremes)
 
     @property
     def pixels_per_px(self) -> float:
