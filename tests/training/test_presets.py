@@ -64,6 +64,45 @@ def test_weights_exist_in_the_widths_of_the_paper(name):
         assert backbone.num_features >= 256
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        # ISD, section 3.1: hidden 4096 and out 512 for ResNet-50, 1024 and 128 for ResNet-18
+        ("byol_asym_r50", {"hidden": 4096, "out": 512, "momentum": 0.99, "final_momentum": 0.99}),
+        ("byol_asym_r18", {"hidden": 1024, "out": 128, "momentum": 0.99, "final_momentum": 0.99}),
+        ("isd_r50", {"hidden": 4096, "out": 512, "teacher_temp": 0.01, "student_temp": 0.1}),
+        # AdaSim, section 4.5: the first blocks of Table 2 have w 1 and K 10; Table 4's best row
+        ("adasim_r50", {"pair_temp": 0.2, "window": 1, "top_k": 10}),
+        ("adasim_simsiam_r50", {"pair_temp": 0.2, "window": 1, "top_k": 10}),
+        ("adasim_vits16", {"pair_temp": 0.2, "window": 10, "top_k": 3}),
+        # AdaSim's released code: its options' defaults
+        ("adasim_v1_vits16", {"pair_temp": 0.001, "window": 50, "top_k": 10, "only_best": True}),
+    ],
+)
+def test_cells_of_the_papers(name, cells):
+    method = preset(name).method
+    assert {key: getattr(method, key) for key in cells} == cells
+
+
+def views_of(name):
+    config = preset(name)
+    return adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config).views
+
+
+@pytest.mark.parametrize(("name", "large", "small"), [("2_0", 2, 0), ("2_2", 2, 2), ("4_0", 4, 0)])
+def test_the_ablation_of_views_has_no_masks(name, large, small):
+    """ReLICv2, section G.4: "using only standard SimCLR augmentations"."""
+    views = views_of(f"relicv2_r50_{name}")
+    assert [view.size_px for view in views.values()] == [224] * large + [96] * small
+    assert all(view.mask_prob == 0 for view in views.values())
+
+
+def test_the_first_version_has_its_own_views_with_two_crops_too():
+    one, two = views_of("ressl_v1_r50"), views_of("ressl_v1_r50_2crops")
+    assert [two["teacher0"], two["teacher1"]] == [one["teacher"]] * 2
+    assert [two["student0"], two["student1"]] == [one["student"]] * 2
+
+
 def narrowed(config):
     """The preset's method with narrow heads and short queues: same layers, same code path."""
     fields = {f.name for f in dataclasses.fields(config.method)}

@@ -1,7 +1,7 @@
 """AdaSim as its released code runs by default: plain DINO.
 
 Paper: AdaSim (Lebailly et al., ICCV 2023, arXiv:2303.13606), released code: tau .001 is an
-argmax, teacher features, areas from .4.
+argmax, w 50, K 10, teacher features, areas from .4.
 Cost: 800 epochs of 1.28 M images, two views of 224 px each.
 Expected: as DINO-2: an image is nearly always its own partner.
 Command: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain \\
@@ -15,5 +15,6 @@ from dataclasses import replace
 from .adasim_vits16 import PRESET as BASE
 
 PRESET = replace(
-    BASE.with_method(pair_temp=0.001, features="teacher", only_best=True), recipe="adasim_v1"
+    BASE.with_method(pair_temp=0.001, window=50, top_k=10, features="teacher", only_best=True),
+    recipe="adasim_v1",
 )

@@ -14,7 +14,7 @@ from ..methods.byol import Config
 from ..optim import OptimConfig
 
 PRESET = RunConfig(
-    method=Config(momentum=0.99, final_momentum=0.99, asymmetric=True),
+    method=Config(out=512, momentum=0.99, final_momentum=0.99, asymmetric=True),
     recipe="mocov2",
     backbone="resnet50",
     epochs=200,
