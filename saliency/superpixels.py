@@ -5,6 +5,7 @@ Letters: G grid cells (= centres), P pixels of a cell, K the 9 cells around a pi
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as connected_components
@@ -39,51 +40,40 @@ def slic(lab: Floats, count: int, compactness: float, iterations: int = ITERATIO
     height, width = lab.shape[:2]
     step = max(1.0, float(np.sqrt(height * width / count)))
     rows, cols = max(1, round(height / step)), max(1, round(width / step))
-    cell_h, cell_w = -(-height // rows), -(-width // cols)
-    grid = (-(-height // cell_h), -(-width // cell_w))
-    pixels_GPC, weight_GP = _cells(lab, grid, cell_h, cell_w, compactness / step)
-    centres_GC = _cell_means(pixels_GPC, weight_GP)
-    few_GPC, few_weight_GP = _thinned(pixels_GPC, weight_GP, cell_h, cell_w)
-    few_GCP = np.ascontiguousarray(few_GPC.transpose(0, 2, 1))
+    cell = (-(-height // rows), -(-width // cols))
+    grid = (-(-height // cell[0]), -(-width // cell[1]))
+    pixels_GCP = _cells(lab, grid, cell, compactness / step)
+    sums_GC = pixels_GCP.sum(axis=2)
+    centres_GC = sums_GC[:, :5] / sums_GC[:, 5:]
+    few_GCP = _thinned(pixels_GCP, cell)
     for _ in range(iterations):
-        distance_GKP = _distances(few_GCP, centres_GC, grid)
-        centres_GC = _new_centres(distance_GKP, few_GPC, few_weight_GP, centres_GC, grid)
-    pixels_GCP = np.ascontiguousarray(pixels_GPC.transpose(0, 2, 1))
+        distance_KGP = _distances(few_GCP, centres_GC, grid)
+        centres_GC = _new_centres(distance_KGP, few_GCP, centres_GC, grid)
     choice_GP = _nearest(_distances(pixels_GCP, centres_GC, grid))
-    labels = _labels(choice_GP, grid, cell_h, cell_w)[:height, :width]
-    return connect(labels)
+    return connect(_labels(choice_GP, grid, cell, (height, width)))
 
 
-def _cells(
-    lab: Floats, grid: tuple[int, int], cell_h: int, cell_w: int, scale: float
-) -> tuple[Floats, Floats]:
-    """Pixels as (G, P, 6) rows of centred Lab, scaled y and x, and 1; and their weights (G, P),
-    0 where the grid reaches beyond the picture."""
+def _cells(lab: Floats, grid: tuple[int, int], cell: tuple[int, int], scale: float) -> Floats:
+    """Pixels as (G, 6, P): centred Lab, scaled y and x, and 1; all 0 where the grid reaches beyond
+    the picture."""
     height, width = lab.shape[:2]
-    padded = np.zeros((grid[0] * cell_h, grid[1] * cell_w, 6), np.float32)
-    inside = padded[:height, :width]
-    inside[..., :3] = lab - lab.reshape(-1, 3).mean(axis=0)
-    inside[..., 3] = ((np.arange(height) - height / 2) * scale)[:, None]
-    inside[..., 4] = ((np.arange(width) - width / 2) * scale)[None]
-    inside[..., 5] = 1
-    blocks = padded.reshape(grid[0], cell_h, grid[1], cell_w, 6).transpose(0, 2, 1, 3, 4)
-    pixels_GPC = np.ascontiguousarray(blocks.reshape(grid[0] * grid[1], cell_h * cell_w, 6))
-    return pixels_GPC, pixels_GPC[..., 5].copy()
+    planes = np.zeros((6, grid[0] * cell[0], grid[1] * cell[1]), np.float32)
+    inside = planes[:, :height, :width]
+    for plane, channel, mean in zip(inside, cv2.split(lab), cv2.mean(lab), strict=False):
+        np.subtract(channel, mean, out=plane)
+    inside[3] = ((np.arange(height) - height / 2) * scale)[:, None]
+    inside[4] = (np.arange(width) - width / 2) * scale
+    inside[5] = 1
+    blocks = planes.reshape(6, grid[0], cell[0], grid[1], cell[1]).transpose(1, 3, 0, 2, 4)
+    return np.ascontiguousarray(blocks).reshape(grid[0] * grid[1], 6, cell[0] * cell[1])
 
 
-def _thinned(
-    pixels_GPC: Floats, weight_GP: Floats, cell_h: int, cell_w: int
-) -> tuple[Floats, Floats]:
+def _thinned(pixels_GCP: Floats, cell: tuple[int, int]) -> Floats:
     """Every second row and column of large cells; the first of each stays, so none is empty."""
-    if cell_h * cell_w < THIN_FROM_PX:
-        return pixels_GPC, weight_GP
-    place = np.arange(cell_h * cell_w).reshape(cell_h, cell_w)[::2, ::2].ravel()
-    return np.ascontiguousarray(pixels_GPC[:, place]), np.ascontiguousarray(weight_GP[:, place])
-
-
-def _cell_means(pixels_GPC: Floats, weight_GP: Floats) -> Floats:
-    sums_GC = np.einsum("gpc,gp->gc", pixels_GPC, weight_GP)
-    return (sums_GC[:, :5] / sums_GC[:, 5:]).astype(np.float32)
+    if cell[0] * cell[1] < THIN_FROM_PX:
+        return pixels_GCP
+    few = pixels_GCP.reshape(-1, 6, *cell)[:, :, ::2, ::2]
+    return np.ascontiguousarray(few).reshape(len(few), 6, -1)
 
 
 def _neighbours(values_GC: Floats, grid: tuple[int, int], outside: Floats) -> Floats:
@@ -97,47 +87,54 @@ def _neighbours(values_GC: Floats, grid: tuple[int, int], outside: Floats) -> Fl
 
 
 def _distances(pixels_GCP: Floats, centres_GC: Floats, grid: tuple[int, int]) -> Floats:
-    """Squared distances less the pixel's own square, (G, K, P): -2 x.c + c.c as one product."""
+    """Squared distances less the pixel's own square, (K, G, P): -2 x.c + c.c as one product."""
     square_G1 = np.einsum("gc,gc->g", centres_GC, centres_GC)[:, None]
     rows_GC = np.concatenate([-2 * centres_GC, square_G1], axis=1)
     outside = np.array([0, 0, 0, 0, 0, _FAR], np.float32)
-    product: Floats = _neighbours(rows_GC, grid, outside) @ pixels_GCP
-    return product
+    distance_KGP = np.empty((9, len(pixels_GCP), pixels_GCP.shape[2]), np.float32)
+    np.matmul(_neighbours(rows_GC, grid, outside), pixels_GCP, out=distance_KGP.transpose(1, 0, 2))
+    return distance_KGP
 
 
 def _new_centres(
-    distance_GKP: Floats,
-    pixels_GPC: Floats,
-    weight_GP: Floats,
-    old_GC: Floats,
-    grid: tuple[int, int],
+    distance_KGP: Floats, pixels_GCP: Floats, old_GC: Floats, grid: tuple[int, int]
 ) -> Floats:
     """Means of the pixels that each centre won; a centre that won none stays."""
-    won_GKP = (distance_GKP == distance_GKP.min(axis=1)[:, None]) * weight_GP[:, None]
-    sums_GKC = (won_GKP @ pixels_GPC).reshape(*grid, 9, 6)
+    won_KGP = (distance_KGP == distance_KGP.min(axis=0)).astype(np.float32)
+    sums_GCK = (pixels_GCP @ won_KGP.transpose(1, 2, 0)).reshape(*grid, 6, 9)
     total = np.zeros((grid[0] + 2, grid[1] + 2, 6), np.float32)
     for k, (dy, dx) in enumerate(_OFFSETS):
-        total[1 + dy :, 1 + dx :][: grid[0], : grid[1]] += sums_GKC[:, :, k]
+        total[1 + dy :, 1 + dx :][: grid[0], : grid[1]] += sums_GCK[..., k]
     total_GC = total[1:-1, 1:-1].reshape(-1, 6)
     means_GC = total_GC[:, :5] / np.maximum(total_GC[:, 5:], 1)
     return np.where(total_GC[:, 5:] > 0, means_GC, old_GC)
 
 
-def _nearest(distance_GKP: Floats) -> NDArray[np.int8]:
-    """Index 0..8 of the nearest centre, (G, P); the first of equals."""
-    best = distance_GKP.min(axis=1)
+def _nearest(distance_KGP: Floats) -> NDArray[np.int8]:
+    """Index 0..8 of the nearest centre, (G, P); the first of equals.
+
+    Without masks or argmin, which cost ten times as much here.
+    """
+    best = distance_KGP[0].copy()
     choice = np.zeros(best.shape, np.int8)
-    for k in range(8, -1, -1):
-        choice[distance_GKP[:, k] == best] = k
+    for k in range(1, 9):
+        nearer = distance_KGP[k] < best
+        np.maximum(choice, nearer.view(np.int8) * np.int8(k), out=choice)
+        np.minimum(best, distance_KGP[k], out=best)
     return choice
 
 
-def _labels(choice_GP: NDArray[np.int8], grid: tuple[int, int], cell_h: int, cell_w: int) -> Ints:
-    """Choices within cells to grid-wide labels laid out as the picture."""
+def _labels(
+    choice_GP: NDArray[np.int8], grid: tuple[int, int], cell: tuple[int, int], shape: tuple[int, int]
+) -> Ints:
+    """Choices within cells to grid-wide labels (H, W)."""
+    blocks = choice_GP.reshape(*grid, *cell).transpose(0, 2, 1, 3)
+    choice = blocks.reshape(grid[0] * cell[0], grid[1] * cell[1])[: shape[0], : shape[1]]
     step = np.array([dy * grid[1] + dx for dy, dx in _OFFSETS])
-    labels_GP = np.arange(grid[0] * grid[1])[:, None] + step[choice_GP]
-    blocks = labels_GP.reshape(*grid, cell_h, cell_w).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(blocks.reshape(grid[0] * cell_h, grid[1] * cell_w))
+    labels: Ints = step.take(choice)
+    labels += (np.arange(shape[0]) // cell[0] * grid[1])[:, None]
+    labels += np.arange(shape[1]) // cell[1]
+    return labels
 
 
 def connect(labels: Ints) -> Ints:
@@ -154,25 +151,20 @@ def connect(labels: Ints) -> Ints:
     number[order[first]] = np.arange(int(first.sum()))
     if (number < 0).any():
         number = _adopt(number, *_borders(pieces, number < 0))
-    return number[pieces]
+    joined: Ints = number.take(pieces)
+    return joined
 
 
 def _borders(pieces: Ints, chosen: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Pairs of touching pieces (M, 2), one of them chosen, each both ways round, and the length of
-    their border."""
-    count = int(pieces.max()) + 1
-    orphan = chosen[pieces]
-    code = []
-    for one, other, near, far in (
-        (pieces[:, :-1], pieces[:, 1:], orphan[:, :-1], orphan[:, 1:]),
-        (pieces[:-1], pieces[1:], orphan[:-1], orphan[1:]),
-    ):
-        border = (one != other) & (near | far)
-        code.append(one[border] * count + other[border])
-    found, length = np.unique(np.concatenate(code), return_counts=True)
-    first, second = found // count, found % count
-    pairs = np.stack([np.concatenate([first, second]), np.concatenate([second, first])], axis=1)
-    return pairs, np.concatenate([length, length])
+    """Pairs (M, 2) of a chosen piece and one that it touches, and the length of their border."""
+    around = np.pad(pieces, 1, constant_values=-1)
+    place = np.flatnonzero(np.append(chosen, False).take(around))
+    step = np.array([-around.shape[1], -1, 1, around.shape[1]])[:, None]
+    own, other = around.take(place), around.take(place + step)
+    met = (other != own) & (other >= 0)
+    count = chosen.size
+    found, length = np.unique((own * count + other)[met], return_counts=True)
+    return np.stack([found // count, found % count], axis=1), length
 
 
 def _adopt(number: Ints, pairs: Ints, length: Ints) -> Ints:
