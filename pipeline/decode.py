@@ -1,4 +1,4 @@
-"""Bytes to pixels on the host: the one decoder of loader, saliency job and sharder.
+"""Bytes to pixels on the host: the decoder of whole images, for loader, saliency job and sharder.
 
 The pixels are those stored in the file: an EXIF orientation is not applied and alpha is dropped
 (the sharder has dealt with both), 16-bit values are reduced to 8. OpenCV's libjpeg-turbo gives

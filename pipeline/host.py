@@ -28,6 +28,7 @@ from .parameters import ViewParameters
 from .stacked import Stacks
 from .timing import Stopwatch
 from .views import ViewRecipe, ViewSpec
+from .windows import Box, Window, around, decode_window
 
 U8 = npt.NDArray[np.uint8]
 
@@ -103,18 +104,19 @@ class HostExecutor:
         start = time.perf_counter()
         drawn = _rows_of(work.parameters, slice(rows.start, rows.stop))
         masked = np.any([view.mask for view in drawn.values()], axis=0).tolist()
-        opened = {row: _open(work, row, with_mask=masked[row - rows.start]) for row in rows}
+        opened = {row: _open(work, row, {}, with_mask=masked[row - rows.start]) for row in rows}
         if bad := {row: fault for row, fault in opened.items() if isinstance(fault, Fault)}:
             return bad
         good = [one for one in opened.values() if isinstance(one, _Opened)]
         decoded = time.perf_counter()
-        groups = stacks.groups([one.sources for one in good], drawn)
+        sources = [{name: w.pixels for name, w in one.sources.items()} for one in good]
+        groups = stacks.groups(sources, drawn)
         for index in groups.pop((), []):
             row = rows[index]
             bad |= self._chunk(work, out, range(row, row + 1))
         part = {name: view[rows.start : rows.stop] for name, view in out.items()}
         for group in groups.values():
-            images = [good[index].sources for index in group]
+            images = [sources[index] for index in group]
             masks = [good[index].mask for index in group] if any(masked) else None
             all_of_them = len(group) == len(rows)
             views = part if all_of_them else {n: v[: len(group)].clone() for n, v in part.items()}
@@ -130,7 +132,10 @@ class HostExecutor:
         self, work: Work, out: dict[str, Tensor], row: int, amounts: dict[str, _Amounts]
     ) -> Fault | None:
         start = time.perf_counter()
-        opened = _open(work, row, with_mask=any(a.mask for a in amounts.values()))
+        boxes: dict[str, list[Box]] = {}
+        for view in self._views:
+            boxes.setdefault(view.spec.source, []).append(amounts[view.name].crop)
+        opened = _open(work, row, boxes, with_mask=any(a.mask for a in amounts.values()))
         if isinstance(opened, Fault):
             return opened
         decoded = time.perf_counter()
@@ -148,9 +153,9 @@ class HostExecutor:
 
 @dataclass(frozen=True)
 class _Opened:
-    """The decoded images of one row."""
+    """What the views of one row are cut from."""
 
-    sources: dict[str, U8]
+    sources: dict[str, Window]
     mask: U8 | None
 
 
@@ -160,23 +165,28 @@ def _rows_of(
     return {name: view.rows(rows) for name, view in drawn.items()}
 
 
-def _open(work: Work, row: int, *, with_mask: bool) -> _Opened | Fault:
+def _open(work: Work, row: int, boxes: dict[str, list[Box]], *, with_mask: bool) -> _Opened | Fault:
+    """Decode a row's images: of each source what is in its boxes, or all where there are none."""
     part: Literal["image", "partner", "mask"] = "image"
     try:
-        sources = {"self": _pixels(work.images[row])}
+        sources = {"self": _decode(work.images[row], boxes, "self")}
         if work.partner_images is not None:
             part = "partner"
-            sources["partner"] = _pixels(work.partner_images[row])
+            sources["partner"] = _decode(work.partner_images[row], boxes, "partner")
         mask, part = None, "mask"
         if work.masks is not None and with_mask:
-            mask = _binary_mask(work.masks[row], sources["self"])
+            mask = _binary_mask(work.masks[row], sources["self"].size_wh)
     except (DecodeError, cv2.error, ValueError) as error:
         return Fault(part, str(error))
     return _Opened(sources, mask)
 
 
-def _pixels(image: Image) -> U8:
-    return decode_rgb(image) if isinstance(image, bytes) else image
+def _decode(image: Image, boxes: dict[str, list[Box]], source: str) -> Window:
+    if not isinstance(image, bytes):
+        return Window.whole(image)
+    if source not in boxes:
+        return Window.whole(decode_rgb(image))
+    return decode_window(image, around(boxes[source]), source)
 
 
 def _collect(tasks: list[Future[dict[int, Fault]]], out: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -269,8 +279,8 @@ class _View:
         self._scale, self._shift = 1 / (255 * std), -mean / std
         self._direct = dtype == torch.float32
 
-    def render(self, image: U8, mask: U8 | None, amounts: _Amounts, out: Tensor) -> None:
-        """Write the view of `image` (H, W, 3) to `out`, (3, S, S) in channels-last memory."""
+    def render(self, image: Window, mask: U8 | None, amounts: _Amounts, out: Tensor) -> None:
+        """Write the view of `image` to `out`, (3, S, S) in channels-last memory."""
         tile = self._cut(image, mask, amounts)
         if amounts.flip:
             tile = cv2.flip(tile, 1)
@@ -288,13 +298,11 @@ class _View:
             tile = strong.apply(tile, kind, level)
         self._normalise(tile, out)
 
-    def _cut(self, image: U8, mask: U8 | None, amounts: _Amounts) -> U8:
-        """Window of the image with or without its background, resized: uint8 (S, S, 3)."""
-        x, y, w, h = amounts.crop
-        if x + w > image.shape[1] or y + h > image.shape[0]:
-            raise ValueError(f"window {w}x{h}+{x}+{y} is outside {image.shape[1::-1]} px")
-        piece = image[y : y + h, x : x + w]
+    def _cut(self, image: Window, mask: U8 | None, amounts: _Amounts) -> U8:
+        """Crop of the image with or without its background, resized: uint8 (S, S, 3)."""
+        piece = image.cut(amounts.crop)
         if amounts.mask and mask is not None:
+            x, y, w, h = amounts.crop
             background = np.full_like(piece, amounts.background)
             piece = cv2.copyTo(piece, mask[y : y + h, x : x + w], background)
         tile = resize(piece, amounts.resize, self.spec.interpolation)
@@ -357,11 +365,11 @@ def resize(piece: U8, size_wh: tuple[int, int], interpolation: str) -> U8:
     return tile
 
 
-def _binary_mask(png: bytes | None, image: U8) -> U8:
-    """Mask of the whole image, uint8 (H, W), 255 where the subject is."""
+def _binary_mask(png: bytes | None, size_wh: tuple[int, int]) -> U8:
+    """Mask of a whole image of that size, uint8 (H, W), 255 where the subject is."""
     if png is None:
         raise ValueError("this sample's background is to be removed but it has no mask")
     mask = decode_grey(png)
-    if mask.shape != image.shape[:2]:
-        mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    if mask.shape[::-1] != size_wh:
+        mask = cv2.resize(mask, size_wh, interpolation=cv2.INTER_LINEAR)
     return cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
