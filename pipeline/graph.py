@@ -90,7 +90,11 @@ def view_graph(
 
 
 def decode(encoded: Node, device: str, hw_decoder_frac: float) -> Node:
-    """RGB image (H, W, 3); an EXIF orientation was dealt with when the shards were made."""
+    """RGB image (H, W, 3); an EXIF orientation was dealt with when the shards were made.
+
+    Without `jpeg_fancy_upsampling` a GPU repeats each chroma sample where every decoder of a CPU
+    interpolates: coloured edges would be others than torchvision's.
+    """
     where = "mixed" if device == "gpu" else "cpu"
     return fn.decoders.image(
         encoded,
@@ -98,6 +102,7 @@ def decode(encoded: Node, device: str, hw_decoder_frac: float) -> Node:
         output_type=types.RGB,
         adjust_orientation=False,
         hw_decoder_load=hw_decoder_frac,
+        jpeg_fancy_upsampling=True,
     )
 
 
