@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fovea.pipeline.errors import UserError
 
 from .frame import Box, find_frame
-from .regions import Regions
+from .regions import Doubles, Regions, planes_of
 from .superpixels import Floats, slic
 
 MIN_SIDE_PX = 16
@@ -72,8 +72,12 @@ class Picture:
         """About `count` superpixels; the setting's shared number where it has one."""
         key = (self.setting.shared_count or count, compactness)
         if key not in self._regions:
-            self._regions[key] = _cut(self.lab, self.rgb, *key)
+            self._regions[key] = _cut(self.lab, self._planes, *key)
         return self._regions[key]
+
+    @cached_property
+    def _planes(self) -> Doubles:
+        return planes_of(self.lab, self.rgb)
 
     @cached_property
     def coarse(self) -> tuple[Floats, Floats]:
@@ -86,7 +90,8 @@ class Picture:
     @cached_property
     def scales(self) -> list[Regions]:
         """Superpixels of the coarse picture at each of the setting's scales."""
-        return [_cut(*self.coarse, *scale) for scale in self.setting.scales]
+        planes = planes_of(*self.coarse)
+        return [_cut(self.coarse[0], planes, *scale) for scale in self.setting.scales]
 
     @cached_property
     def plain(self) -> bool:
@@ -115,10 +120,10 @@ class Picture:
         return np.clip(whole, 0, 1)
 
 
-def _cut(lab: Floats, rgb: Floats, count: int, compactness: float) -> Regions:
+def _cut(lab: Floats, planes: Doubles, count: int, compactness: float) -> Regions:
     """Superpixels of at least 16 px on average."""
     count = max(1, min(count, lab.shape[0] * lab.shape[1] // 16))
-    return Regions.of(slic(lab, count, compactness), lab, rgb)
+    return Regions.of(slic(lab, count, compactness), planes)
 
 
 def prepare(rgb: NDArray[np.uint8], setting: Setting = FULL) -> Picture:

@@ -10,10 +10,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from .superpixels import Floats, Ints
 
 Bools = NDArray[np.bool_]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,14 @@ class Regions:
     yx: Floats  # (N, 2) centroid as a share of height and width, in [0, 1]
 
     @classmethod
-    def of(cls, labels: Ints, lab: Floats, rgb: Floats) -> Regions:
-        """Measure the regions of `labels` in a picture given as (H, W, 3) Lab and RGB."""
-        height, width = labels.shape
-        count = int(labels.max()) + 1
+    def of(cls, labels: Ints, planes: Doubles) -> Regions:
+        """Measure the regions of `labels` (H, W) in the `planes` of their picture."""
         flat = labels.ravel()
-        size = np.bincount(flat, minlength=count)
-        grid = np.indices(labels.shape, dtype=np.float32)
-        planes = [*np.moveaxis(lab, -1, 0), *np.moveaxis(rgb, -1, 0), *grid]
-        sums = [np.bincount(flat, weights=plane.ravel(), minlength=count) for plane in planes]
-        means = (np.stack(sums, axis=1) / size[:, None]).astype(np.float32)
-        yx = (means[:, 6:] / np.array([max(1, height - 1), max(1, width - 1)])).astype(np.float32)
-        return cls(labels, size.astype(np.float32), means[:, :3], means[:, 3:6], yx)
+        size = np.bincount(flat)
+        # Sums of all planes in one pass: the product with who belongs to whom, (N, P).
+        member = sparse.csc_matrix((np.ones(flat.size), flat, np.arange(flat.size + 1)))
+        means = (member @ planes.reshape(flat.size, -1) / size[:, None]).astype(np.float32)
+        return cls(labels, size.astype(np.float32), means[:, :3], means[:, 3:6], means[:, 6:])
 
     def __len__(self) -> int:
         return self.size.size
@@ -93,6 +91,16 @@ class Regions:
         members = np.zeros(len(self), bool)
         members[strip.ravel()] = True
         return members
+
+
+def planes_of(lab: Floats, rgb: Floats) -> Doubles:
+    """What regions are measured by, (H, W, 8): Lab, RGB, and y and x as shares of the sides."""
+    height, width = lab.shape[:2]
+    planes = np.empty((height, width, 8))
+    planes[..., :3], planes[..., 3:6] = lab, rgb
+    planes[..., 6] = (np.arange(height) / max(1, height - 1))[:, None]
+    planes[..., 7] = np.arange(width) / max(1, width - 1)
+    return planes
 
 
 def two_ring(links: Bools) -> Bools:

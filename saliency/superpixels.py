@@ -15,6 +15,7 @@ Ints = NDArray[np.int64]
 
 ITERATIONS = 5
 THIN_FROM_PX = 64  # cells of so many pixels move their centres by every second row and column
+BAND_PX = 8192  # pixels whose nine distances are compared at a time, in the processor's cache
 _FAR = 1e12  # squared distance to a centre that lies outside the picture
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
@@ -47,9 +48,9 @@ def slic(lab: Floats, count: int, compactness: float, iterations: int = ITERATIO
     centres_GC = sums_GC[:, :5] / sums_GC[:, 5:]
     few_GCP = _thinned(pixels_GCP, cell)
     for _ in range(iterations):
-        distance_KGP = _distances(few_GCP, centres_GC, grid)
+        distance_KGP = _distances(few_GCP, _candidates(centres_GC, grid))
         centres_GC = _new_centres(distance_KGP, few_GCP, centres_GC, grid)
-    choice_GP = _nearest(_distances(pixels_GCP, centres_GC, grid))
+    choice_GP = _choose(pixels_GCP, _candidates(centres_GC, grid))
     return connect(_labels(choice_GP, grid, cell, (height, width)))
 
 
@@ -57,15 +58,15 @@ def _cells(lab: Floats, grid: tuple[int, int], cell: tuple[int, int], scale: flo
     """Pixels as (G, 6, P): centred Lab, scaled y and x, and 1; all 0 where the grid reaches beyond
     the picture."""
     height, width = lab.shape[:2]
-    planes = np.zeros((6, grid[0] * cell[0], grid[1] * cell[1]), np.float32)
-    inside = planes[:, :height, :width]
-    for plane, channel, mean in zip(inside, cv2.split(lab), cv2.mean(lab), strict=False):
-        np.subtract(channel, mean, out=plane)
-    inside[3] = ((np.arange(height) - height / 2) * scale)[:, None]
-    inside[4] = (np.arange(width) - width / 2) * scale
-    inside[5] = 1
-    blocks = planes.reshape(6, grid[0], cell[0], grid[1], cell[1]).transpose(1, 3, 0, 2, 4)
-    return np.ascontiguousarray(blocks).reshape(grid[0] * grid[1], 6, cell[0] * cell[1])
+    colours = [c - np.float32(m) for c, m in zip(cv2.split(lab), cv2.mean(lab), strict=False)]
+    y, x = ((np.arange(n, dtype=np.float32) - n / 2) * scale for n in (height, width))
+    whole = np.zeros((grid[0] * cell[0], grid[1] * cell[1]), np.float32)
+    blocks = whole.reshape(grid[0], cell[0], grid[1], cell[1]).transpose(0, 2, 1, 3)
+    pixels = np.empty((*grid, 6, *cell), np.float32)
+    for channel, plane in enumerate((*colours, y[:, None], x, np.float32(1))):
+        whole[:height, :width] = plane
+        pixels[:, :, channel] = blocks
+    return pixels.reshape(grid[0] * grid[1], 6, cell[0] * cell[1])
 
 
 def _thinned(pixels_GCP: Floats, cell: tuple[int, int]) -> Floats:
@@ -86,13 +87,18 @@ def _neighbours(values_GC: Floats, grid: tuple[int, int], outside: Floats) -> Fl
     return np.stack(around, axis=2).reshape(-1, 9, channels)
 
 
-def _distances(pixels_GCP: Floats, centres_GC: Floats, grid: tuple[int, int]) -> Floats:
-    """Squared distances less the pixel's own square, (K, G, P): -2 x.c + c.c as one product."""
+def _candidates(centres_GC: Floats, grid: tuple[int, int]) -> Floats:
+    """Rows (-2 c, c.c) of the nine centres c around each cell, (G, K, 6)."""
     square_G1 = np.einsum("gc,gc->g", centres_GC, centres_GC)[:, None]
     rows_GC = np.concatenate([-2 * centres_GC, square_G1], axis=1)
     outside = np.array([0, 0, 0, 0, 0, _FAR], np.float32)
+    return _neighbours(rows_GC, grid, outside)
+
+
+def _distances(pixels_GCP: Floats, candidates_GKC: Floats) -> Floats:
+    """Squared distances less the pixel's own square, (K, G, P): -2 x.c + c.c as one product."""
     distance_KGP = np.empty((9, len(pixels_GCP), pixels_GCP.shape[2]), np.float32)
-    np.matmul(_neighbours(rows_GC, grid, outside), pixels_GCP, out=distance_KGP.transpose(1, 0, 2))
+    np.matmul(candidates_GKC, pixels_GCP, out=distance_KGP.transpose(1, 0, 2))
     return distance_KGP
 
 
@@ -110,10 +116,19 @@ def _new_centres(
     return np.where(total_GC[:, 5:] > 0, means_GC, old_GC)
 
 
-def _nearest(distance_KGP: Floats) -> NDArray[np.int8]:
-    """Index 0..8 of the nearest centre, (G, P); the first of equals.
+def _choose(pixels_GCP: Floats, candidates_GKC: Floats) -> NDArray[np.int8]:
+    """Index 0..8 of each pixel's nearest centre, (G, P), a few cells at a time: all distances at
+    once would be new memory for every picture, which costs more than they do."""
+    cells = max(1, BAND_PX // pixels_GCP.shape[2])
+    starts = range(0, len(pixels_GCP), cells)
+    bands = [(pixels_GCP[g : g + cells], candidates_GKC[g : g + cells]) for g in starts]
+    return np.concatenate([_nearest(_distances(*band)) for band in bands])
 
-    Without masks or argmin, which cost ten times as much here.
+
+def _nearest(distance_KGP: Floats) -> NDArray[np.int8]:
+    """Index of the nearest centre, (G, P); the first of equals.
+
+    Without masks or argmin, which cost several times as much here.
     """
     best = distance_KGP[0].copy()
     choice = np.zeros(best.shape, np.int8)
@@ -125,15 +140,15 @@ def _nearest(distance_KGP: Floats) -> NDArray[np.int8]:
 
 
 def _labels(
-    choice_GP: NDArray[np.int8], grid: tuple[int, int], cell: tuple[int, int], shape: tuple[int, int]
+    choice_GP: NDArray[np.int8], grid: tuple[int, int], cell: tuple[int, int], size: tuple[int, int]
 ) -> Ints:
-    """Choices within cells to grid-wide labels (H, W)."""
+    """Choices within cells to grid-wide labels of a picture of `size`."""
     blocks = choice_GP.reshape(*grid, *cell).transpose(0, 2, 1, 3)
-    choice = blocks.reshape(grid[0] * cell[0], grid[1] * cell[1])[: shape[0], : shape[1]]
+    choice = blocks.reshape(grid[0] * cell[0], grid[1] * cell[1])[: size[0], : size[1]]
     step = np.array([dy * grid[1] + dx for dy, dx in _OFFSETS])
     labels: Ints = step.take(choice)
-    labels += (np.arange(shape[0]) // cell[0] * grid[1])[:, None]
-    labels += np.arange(shape[1]) // cell[1]
+    labels += (np.arange(size[0]) // cell[0] * grid[1])[:, None]
+    labels += np.arange(size[1]) // cell[1]
     return labels
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..lasso import lasso_residuals
 from ..picture import Picture
-from ..regions import Regions, stretch
+from ..regions import Doubles, Regions, stretch
 from ..superpixels import Floats
 
 KEPT_VARIANCE = 0.95  # of the templates, by the dense reconstruction
@@ -20,8 +20,6 @@ CLUSTERS = 8
 CONTEXT = 0.5  # tau of eq. 6
 BIAS_SIGMA = 0.25  # of each side
 BINS = 60
-
-Doubles = NDArray[np.float64]
 
 
 def saliency(picture: Picture) -> Floats:

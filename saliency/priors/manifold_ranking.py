@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from ..picture import Picture
-from ..regions import Bools, Regions, stretch
+from ..regions import Bools, Doubles, Regions, stretch
 from ..superpixels import Floats
 
 COUNT, COMPACTNESS = 200, 20.0
 SHARPNESS = 10.0  # 1 / sigma^2 of eq. 3, of distances stretched to [0, 1]
-Doubles = NDArray[np.float64]
 ALPHA = 0.99  # trust in the graph against the query
 
 

@@ -7,10 +7,9 @@ ICCV 2013, doi:10.1109/ICCV.2013.209. Equation numbers are the paper's.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..picture import Picture
-from ..regions import Bools, Regions, stretch
+from ..regions import Bools, Doubles, Regions, stretch
 from ..superpixels import Floats
 
 COUNT, COMPACTNESS = 250, 20.0
@@ -19,8 +18,6 @@ LEAK = 1e-5  # added to every weight, so that each region can reach the border
 MIDDLING = 2.0  # a map whose `middle_score` reaches this is reweighted
 LONE_DEGREE = 1.1  # regions with a lower degree, their own step of 1 included, are left out
 LIT = 0.3  # a region left out is salient where a neighbour is above this
-
-Doubles = NDArray[np.float64]
 
 
 def saliency(picture: Picture) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import shortest_path
 
-from fovea.saliency.regions import Regions, distances, geodesics, stretch
+from fovea.saliency.regions import Regions, distances, geodesics, planes_of, stretch
 
 LABELS = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [3, 2, 2, 4], [3, 3, 4, 4]])
 
@@ -15,7 +15,7 @@ LABELS = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [3, 2, 2, 4], [3, 3, 4, 4]])
 def regions() -> Regions:
     random = np.random.default_rng(0)
     lab = random.uniform(0, 100, (4, 4, 3)).astype(np.float32)
-    return Regions.of(LABELS, lab, lab / 100)
+    return Regions.of(LABELS, planes_of(lab, lab / 100))
 
 
 def test_means_are_those_of_masks(regions: Regions) -> None:
