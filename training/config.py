@@ -119,8 +119,18 @@ class RunConfig:
 
 def as_written_now(plain: dict[str, Any]) -> dict[str, Any]:
     """A configuration that an older version wrote: settings added since have their defaults."""
-    fields = dataclasses.fields(RunConfig)
-    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} | plain
+    method = lookup.load(METHODS, plain["method"]["name"]).Config
+    return {
+        **_defaults(RunConfig),
+        **plain,
+        "method": _defaults(method) | plain["method"],
+        "optim": _defaults(OptimConfig) | plain["optim"],
+    }
+
+
+def _defaults(kind: Any) -> dict[str, Any]:  # noqa: ANN401 (any dataclass)
+    fields = dataclasses.fields(kind)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
 def preset(name: str) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -88,16 +89,41 @@ def mlp(
 
 
 class Prototypes(nn.Module):
-    """Cosines with learned unit vectors: (B, D) to (B, C); DINO's last layer and SwAV's."""
+    """Cosines with learned vectors: (B, D) to (B, C); DINO's last layer.
+
+    The vectors begin as an `nn.Linear`'s do: their length does not change the output, but a longer
+    one turns less at each step.
+    """
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, width))
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Both sides are normalised here; a weight norm whose gain is fixed at 1."""
         return F.linear(F.normalize(embeddings, dim=1), F.normalize(self.weight, dim=1))
+
+
+class UnitPrototypes(Prototypes):
+    """SwAV's: the vectors themselves have length 1, because `project` follows every step.
+
+    The gradient is that of the plain product, not of a cosine: an optimizer that looks at norms
+    (LARS) or decays weights sees what it sees in SwAV's released code.
+    """
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(width, count)
+        self.project()
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Products with the vectors as they are."""
+        return F.linear(F.normalize(embeddings, dim=1), self.weight)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Bring the vectors back to length 1."""
+        self.weight.copy_(F.normalize(self.weight, dim=1))
 
 
 def feature_width(backbone: nn.Module) -> int:

@@ -47,6 +47,11 @@ class Progress:
         """Share of the run that is done, in [0, 1]."""
         return min(1.0, self.step / max(1, self.total_steps))
 
+    @property
+    def fraction_before(self) -> float:
+        """`fraction` as the last step began: in `after_step`, that of the step just taken."""
+        return min(1.0, max(0, self.step - 1) / max(1, self.total_steps))
+
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers for `purpose` at this step, the same on every rank and after a resume.
 

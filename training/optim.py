@@ -45,6 +45,8 @@ class OptimConfig:
     """Factor at each milestone."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0 leaves it alone."""
+    clip_each: bool = False
+    """Hold each parameter's gradient to `clip_norm` on its own, as DINO's released code does."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("sgd", "lars", "adamw"):
@@ -123,6 +125,21 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float, peak_lr: float, decay
     for group in optimizer.param_groups:
         group["lr"] = peak_lr if group["constant_rate"] else lr
         group["weight_decay"] = decay if group["decays"] else 0.0
+
+
+@torch.no_grad()
+def clip(optimizer: torch.optim.Optimizer, config: OptimConfig) -> None:
+    """Shorten gradients to `clip_norm`: the whole one, or with `clip_each` each parameter's."""
+    if not config.clip_norm:
+        return
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    if not config.clip_each:
+        nn.utils.clip_grad_norm_(weights, config.clip_norm)
+        return
+    gradients = [p.grad for p in weights if p.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    shares = [(config.clip_norm / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
+    torch._foreach_mul_(gradients, shares)
 
 
 class Lars(torch.optim.Optimizer):

@@ -36,5 +36,10 @@ def linear(fraction: float, start: float, end: float) -> float:
 
 
 def ema_momentum(fraction: float, base: float, final: float) -> float:
-    """Teacher momentum: half a cosine from `base` to `final` (BYOL, section 3.2 of the paper)."""
+    """Teacher momentum: half a cosine from `base` to `final` (BYOL, section 3.2 of the paper).
+
+    Step k of K has `fraction` k / K, counted from 0. Where the teacher moves after the optimizer
+    (BYOL, DINO, ReLICv2) k is the step just taken, where it moves before the forward pass (ReSSL)
+    the step to come.
+    """
     return cosine(fraction, base, final)

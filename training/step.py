@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fovea.pipeline.batch import Batch
 
 from .method import EditsGradients, Progress, StepOutput
-from .optim import set_rates
+from .optim import clip, set_rates
 from .run import Run
 
 
@@ -56,9 +56,7 @@ def _apply(run: Run, progress: Progress) -> float:
     run.scaler.unscale_(run.optimizer)
     if isinstance(run.method, EditsGradients):
         run.method.after_backward(progress)
-    if config.clip_norm:
-        weights = [p for group in run.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(weights, config.clip_norm)
+    clip(run.optimizer, config)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)

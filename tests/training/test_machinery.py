@@ -162,6 +162,20 @@ def test_rates_and_decay_reach_every_group(kind):
     assert {g["weight_decay"] for g in everything.param_groups} == {0.1}
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_clipping_of_the_whole_gradient_or_of_each_parameter(each):
+    """Gradients of norm 5 and .1 held to 2: by hand."""
+    long, short = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    frozen = torch.nn.Parameter(torch.zeros(2))
+    long.grad, short.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.06, 0.08])
+    optimizer = torch.optim.SGD([long, short, frozen], lr=1.0)
+    optim.clip(optimizer, optim.OptimConfig(clip_norm=2.0, clip_each=each))
+    whole = 2 / math.hypot(5, 0.1)
+    torch.testing.assert_close(long.grad, torch.tensor([3.0, 4.0]) * (0.4 if each else whole))
+    torch.testing.assert_close(short.grad, torch.tensor([0.06, 0.08]) * (1 if each else whole))
+    assert frozen.grad is None
+
+
 def test_lr_schedules_golden(golden):
     """Ours is BYOL's and ReSSL's formula one step on: the first step learns, the last has lr 0."""
     v = np.load(golden("16_lr_schedules"))

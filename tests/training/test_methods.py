@@ -17,7 +17,7 @@ from torch import nn
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
 from fovea.training import optim
-from fovea.training.config import METHODS, RunConfig
+from fovea.training.config import METHODS, RunConfig, as_written_now, difference
 from fovea.training.method import (
     BatchShape,
     ChecksBatch,
@@ -126,15 +126,17 @@ def test_teacher_follows_by_ema_and_keeps_its_own_statistics(name):
     method = make_method(name)
     before = [p.clone() for p in method.teacher.parameters()]
     optimizer = optimizer_of(method)
-    output = method.forward(make_batch(name, 0), progress(0))
+    output = method.forward(make_batch(name, 4), progress(4))
     output.loss.backward()
     optimizer.step()
     statistics = {n: b.clone() for n, b in method.teacher.named_buffers()}
-    method.after_step(progress(1))
+    method.after_step(progress(5))
     student = [*method.student.backbone.parameters(), *method.student.projector.parameters()]
     config = method.config
     final = getattr(config, "final_momentum", config.momentum)
-    m = final - (final - config.momentum) * (1 + math.cos(math.pi / 12)) / 2
+    # ReSSL moves its teacher before the forward pass of the next step, the others after this one.
+    moment = 5 if name == "ressl" else 4
+    m = final - (final - config.momentum) * (1 + math.cos(math.pi * moment / 12)) / 2
     for old, new, source in zip(before, method.teacher.parameters(), student, strict=True):
         torch.testing.assert_close(new, m * old + (1 - m) * source, rtol=1e-5, atol=1e-7)
     for buffer_name, buffer in method.teacher.named_buffers():
@@ -143,10 +145,32 @@ def test_teacher_follows_by_ema_and_keeps_its_own_statistics(name):
     assert any(bool(mean.abs().sum() > 0) for mean in means)
 
 
+def test_prototypes_of_swav_stay_on_the_sphere_and_their_gradient_may_leave_it():
+    """Scores z.c have gradient z for c, of which a cosine would lack the part along c."""
+    method = make_method("swav")
+    prototypes = method.student.predictor
+    torch.testing.assert_close(prototypes.weight.norm(dim=1), torch.ones(12))
+    rows = torch.randn(5, 16)
+    method.student.predictor(rows).sum().backward()
+    unit_sum = (rows / rows.norm(dim=1, keepdim=True)).sum(dim=0)
+    torch.testing.assert_close(prototypes.weight.grad, unit_sum.expand(12, 16))
+    prototypes.weight.data *= 3
+    method.after_step(progress(1))
+    torch.testing.assert_close(prototypes.weight.norm(dim=1), torch.ones(12))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_survive_json(name):
     config = RunConfig(method=small_methods.small_config(name), recipe="ressl")
     assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_settings_of_an_older_version_are_completed():
+    config = RunConfig(method=small_methods.small_config("dino"), recipe="dino")
+    older = config.to_json()
+    del older["stem"], older["optim"]["clip_each"], older["method"]["freeze_epochs"]
+    wanted = config.with_method(freeze_epochs=1.0).to_json()
+    assert difference(as_written_now(older), wanted) == ""
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -81,7 +81,7 @@ class BYOL(nn.Module):
     def after_step(self, progress: Progress) -> None:
         """The target network follows."""
         config = self.config
-        momentum = ema_momentum(progress.fraction, config.momentum, config.final_momentum)
+        momentum = ema_momentum(progress.fraction_before, config.momentum, config.final_momentum)
         ema.follow(self.teacher, self.student, momentum)
 
 

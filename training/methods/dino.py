@@ -157,7 +157,9 @@ class DINO(nn.Module):
             mean = distributed.mean(torch.stack(self._outputs).mean(dim=0, keepdim=True))
             self._outputs.clear()
             self.centre.lerp_(mean.to(self.centre.dtype), 1 - config.centre_momentum)
-        momentum = schedule.ema_momentum(progress.fraction, config.momentum, config.final_momentum)
+        momentum = schedule.ema_momentum(
+            progress.fraction_before, config.momentum, config.final_momentum
+        )
         ema.follow(self.teacher, self.student, momentum)
 
 

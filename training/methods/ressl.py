@@ -126,7 +126,7 @@ class ReSSL(QueueMethod):
         return StepOutput(alpha * relation + (1 - alpha) * infonce, logs)
 
     def momentum(self, progress: Progress) -> float:
-        """A cosine from start to end."""
+        """A cosine from start to end, at the step whose forward pass comes next."""
         config = self.config
         return ema_momentum(progress.fraction, config.momentum, config.final_momentum)
 

@@ -16,7 +16,7 @@ from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
 
 from ..distributed import gather, rank
-from ..heads import Encoder, Prototypes, feature_width, mlp
+from ..heads import Encoder, UnitPrototypes, feature_width, mlp
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
 
@@ -82,7 +82,7 @@ class SwAV(nn.Module):
         super().__init__()
         self.config = config
         head = mlp(feature_width(backbone), config.hidden, config.out)
-        self.student = Encoder(backbone, head, Prototypes(config.out, config.prototypes))
+        self.student = Encoder(backbone, head, UnitPrototypes(config.out, config.prototypes))
         self.teacher = None
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -103,12 +103,18 @@ class SwAV(nn.Module):
 
     def after_backward(self, progress: Progress) -> None:
         """The prototypes take no step in the first epochs."""
-        if progress.epoch < self.config.freeze_epochs and self.student.predictor is not None:
-            for parameter in self.student.predictor.parameters():
-                parameter.grad = None
+        if progress.epoch < self.config.freeze_epochs:
+            self._prototypes.weight.grad = None
 
     def after_step(self, progress: Progress) -> None:
-        """Nothing follows."""
+        """The prototypes return to length 1."""
+        self._prototypes.project()
+
+    @property
+    def _prototypes(self) -> UnitPrototypes:
+        prototypes = self.student.predictor
+        assert isinstance(prototypes, UnitPrototypes)
+        return prototypes
 
 
 def build(config: Config, backbone: nn.Module, data: DataFacts) -> SwAV:

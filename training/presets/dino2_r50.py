@@ -18,5 +18,12 @@ PRESET = replace(
     BASE,
     backbone="resnet50",
     epochs=100,
-    optim=OptimConfig(lr=0.03, final_lr=1e-6, weight_decay=1e-4, warmup_epochs=10.0, clip_norm=3.0),
+    optim=OptimConfig(
+        lr=0.03,
+        final_lr=1e-6,
+        weight_decay=1e-4,
+        warmup_epochs=10.0,
+        clip_norm=3.0,
+        clip_each=True,
+    ),
 )

@@ -29,5 +29,6 @@ PRESET = RunConfig(
         final_weight_decay=0.4,
         warmup_epochs=10.0,
         clip_norm=3.0,
+        clip_each=True,
     ),
 )
