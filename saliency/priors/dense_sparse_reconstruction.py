@@ -118,19 +118,19 @@ def propagate(context: Doubles, error: Doubles) -> Doubles:
 def k_means(points: Doubles, clusters: int, steps: int = 10) -> NDArray[np.int64]:
     """Cluster of each point, by Lloyd's steps from a farthest-first start; no random numbers."""
     centres = points[[int(((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin())]]
+    far = _squares(points, centres)[:, 0]
     while len(centres) < min(clusters, len(points)):
-        far = _squares(points, centres).min(axis=1)
         centres = np.concatenate([centres, points[[int(far.argmax())]]])
+        far = np.minimum(far, _squares(points, centres[-1:])[:, 0])
+    member = _squares(points, centres).argmin(axis=1)
     for _ in range(steps):
-        member = _nearest(points, centres)
         ones = (member[:, None] == np.arange(len(centres))).astype(np.float64)
         count = ones.sum(axis=0)[:, None]
         centres = np.where(count > 0, ones.T @ points / np.maximum(count, 1), centres)
-    return _nearest(points, centres)
-
-
-def _nearest(points: Doubles, centres: Doubles) -> NDArray[np.int64]:
-    return _squares(points, centres).argmin(axis=1)
+        before, member = member, _squares(points, centres).argmin(axis=1)
+        if np.array_equal(member, before):
+            break
+    return member
 
 
 def _squares(points: Doubles, others: Doubles) -> Doubles:
