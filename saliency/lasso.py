@@ -1,6 +1,7 @@
 """How well can points be written as few of some templates: the residual of many small lassos.
 
-N points, M templates, C dimensions (few, while M may be many).
+N points, M templates, C dimensions (few, while M may be many). The arrays of all points and
+templates are worked on in place: passing over them is most of the time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def lasso_residuals(points_NC: Doubles, templates_MC: Doubles, penalty: float) -
     slack = np.full((2 * count, points_CN.shape[1]), penalty)  # of the upper, then lower bounds
     multiplier = _first_multipliers(points_CN, templates_MC)
     for _ in range(MAX_STEPS):
-        gap_N = np.einsum("mn,mn->n", slack, multiplier)
+        product = slack * multiplier
+        gap_N = product.sum(axis=0)
         left_CN = points_CN - residual_CN
         off = left_CN - templates_MC.T @ (multiplier[:count] - multiplier[count:])
         if gap_N.max() < TOLERANCE and np.abs(off).max() < TOLERANCE:
@@ -46,17 +48,22 @@ def lasso_residuals(points_NC: Doubles, templates_MC: Doubles, penalty: float) -
         inverse = 1 / slack
         stiff = multiplier * inverse
         factors = _factorise((products @ (stiff[:count] + stiff[count:]))[square])
-        share = _slack_step(templates_MC, _solve(factors, left_CN)) * inverse
-        push = _corrector(share, multiplier, slack, gap_N) * inverse
+        share = _slack_step(templates_MC, _solve(factors, left_CN))
+        share *= inverse
+        push = _corrector(share, product, gap_N)
+        push *= inverse
         right = left_CN - templates_MC.T @ (push[:count] - push[count:])
         step_CN = _solve(factors, right)
         slack_step = _slack_step(templates_MC, step_CN)
-        multiplier_step = push - multiplier - stiff * slack_step
-        fastest = np.maximum(-(slack_step * inverse).min(0), -(multiplier_step / multiplier).min(0))
+        stiff *= slack_step
+        push -= multiplier
+        push -= stiff  # the multipliers' step
+        inverse *= slack_step
+        fastest = np.maximum(-inverse.min(axis=0), -(push / multiplier).min(axis=0))
         size_N = 0.99 / np.maximum(0.99, fastest)  # keeps every slack and multiplier above zero
         residual_CN += size_N * step_CN
-        slack += size_N * slack_step
-        multiplier += size_N * multiplier_step
+        slack += np.multiply(slack_step, size_N, out=slack_step)
+        multiplier += np.multiply(push, size_N, out=push)
     return np.ascontiguousarray(residual_CN.T)
 
 
@@ -83,18 +90,19 @@ def _slack_step(templates_MC: Doubles, step_CN: Doubles) -> Doubles:
     return np.concatenate([-along, along])
 
 
-def _corrector(share: Doubles, multiplier: Doubles, slack: Doubles, gap_N: Doubles) -> Doubles:
+def _corrector(share: Doubles, product: Doubles, gap_N: Doubles) -> Doubles:
     """What slack times multiplier shall be after the step, (2 M, N), less the predicted step's
-    second-order term; `share` is the predicted slack step over the slack.
+    second-order term; `share` is the predicted slack step over the slack, `product` what it is now.
 
     A point that is done stays where it is while the others go on, hence the least target.
     """
-    cross = -share * (1 + share) * multiplier * slack
     size_N = 1 / np.maximum(1, np.maximum(-share.min(axis=0), 1 + share.max(axis=0)))
-    predicted_N = gap_N * (1 - size_N) + size_N**2 * cross.sum(axis=0)
+    out = 1 + share
+    out *= share
+    out *= product  # the second-order term, negative
+    predicted_N = gap_N * (1 - size_N) - size_N**2 * out.sum(axis=0)
     centring_N = np.clip(predicted_N / gap_N, 0, 1) ** 3
-    target_N = np.maximum(centring_N * gap_N, 0.1 * TOLERANCE) / len(share)
-    out: Doubles = target_N - cross
+    out += np.maximum(centring_N * gap_N, 0.1 * TOLERANCE) / len(share)
     return out
 
 
