@@ -14,6 +14,7 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import StochasticDepth
 
 from fovea.pipeline.errors import UserError
 
@@ -38,7 +39,8 @@ def build(name: str, *, stem: Stem = "imagenet", image_px: int = 224) -> nn.Modu
             ``resnet_tiny``, ``efficientnet_b0``, ``efficientnet_b1``, ``mobilenet_v3_large``,
             ``vit_s16``, ``vit_b16``, or ``timm:NAME`` (needs timm).
         stem: how a ResNet begins: "imagenet" 7x7 stride 2 and max-pool, "small32" 3x3 stride 1
-            without pool, "small64" 3x3 stride 2 without pool.
+            without pool, "small64" 3x3 stride 1 and max-pool (ReSSL, section 4: the pool goes for
+            its small sets only). ``resnet_tiny`` takes stride 2 in place of that pool.
         image_px: the size that a ViT's position embedding is made for; others take any size.
 
     Raises:
@@ -113,10 +115,10 @@ def _set_stem(net: ResNet, stem: Stem, planes: int) -> None:
         return
     if stem not in ("small32", "small64"):
         raise UserError(f"stem={stem}: want imagenet, small32 or small64")
-    stride = 1 if stem == "small32" else 2
-    net.conv1 = nn.Conv2d(3, planes, 3, stride=stride, padding=1, bias=False)
+    net.conv1 = nn.Conv2d(3, planes, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-    net.maxpool = nn.Identity()
+    if stem == "small32":
+        net.maxpool = nn.Identity()
 
 
 class TinyResNet(nn.Module):
@@ -218,6 +220,20 @@ def _vit(image_px: int, *, width: int, heads: int) -> nn.Module:
     net.heads = nn.Identity()
     net.num_features = width
     return net
+
+
+def drop_paths(backbone: nn.Module, rate: float) -> None:
+    """Stochastic depth (arXiv:1603.09382) for a ViT of ours: in training a residual branch is left
+    out for an image by a chance that grows linearly from 0 in the first block to `rate` in the last
+    (DeiT, arXiv:2012.12877). Other networks stay as they are. Names of weights do not change.
+    """
+    if not rate or not isinstance(backbone, _VisionTransformer):
+        return
+    blocks = list(backbone.encoder.layers)
+    for number, block in enumerate(blocks):
+        share = rate * number / max(1, len(blocks) - 1)
+        block.dropout = StochasticDepth(share, "row")  # torchvision's place after the attention
+        block.mlp.append(StochasticDepth(share, "row"))
 
 
 def _timm(name: str) -> nn.Module:

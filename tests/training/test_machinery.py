@@ -243,6 +243,15 @@ def test_resnets_compute_what_torchvision_computes(name):
     torch.testing.assert_close(ours(images), theirs(images))
 
 
+def test_stems_for_small_images():
+    """ReSSL, section 4: 3x3 stride 1 first; the max-pool goes for CIFAR's size, not for 64 px."""
+    for stem, side in (("imagenet", 16), ("small32", 64), ("small64", 32)):
+        net = backbones.build("resnet18", stem=stem)
+        maps = net.maxpool(net.relu(net.bn1(net.conv1(torch.randn(1, 3, 64, 64)))))
+        assert maps.shape == (1, 64, side, side)
+        assert net.conv1.stride == ((2, 2) if stem == "imagenet" else (1, 1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "width", "millions"),

@@ -16,7 +16,7 @@ from torch import nn
 
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
-from fovea.training import optim
+from fovea.training import backbones, optim
 from fovea.training.config import METHODS, RunConfig, as_written_now, difference
 from fovea.training.method import (
     BatchShape,
@@ -143,6 +143,29 @@ def test_teacher_follows_by_ema_and_keeps_its_own_statistics(name):
         assert torch.equal(buffer, statistics[buffer_name]), buffer_name
     means = [b for n, b in method.teacher.named_buffers() if n.endswith("running_mean")]
     assert any(bool(mean.abs().sum() > 0) for mean in means)
+
+
+def test_drop_path_is_the_students_alone_and_grows_over_the_blocks():
+    torch.manual_seed(0)
+    backbone = backbones.build("vit_s16", image_px=32)
+    config = small_methods.small_config("dino", drop_path=0.5)
+    method = lookup.load(METHODS, "dino").build(config, backbone, small_methods.facts())
+    blocks = method.student.backbone.encoder.layers
+    chances = [(block.dropout.p, block.mlp[-1].p) for block in blocks]
+    np.testing.assert_allclose(chances, [[i / 22] * 2 for i in range(12)])
+    images = torch.randn(64, 3, 32, 32)
+    with torch.no_grad():
+        twice = [
+            [net.features(images) for _ in range(2)] for net in (method.student, method.teacher)
+        ]
+        assert not torch.equal(*twice[0]) and torch.equal(*twice[1])
+        torch.testing.assert_close(method.student.eval().features(images), twice[1][0])
+        block = blocks[11].train()
+        tokens = torch.randn(4000, 2, 384)
+        out = block(tokens).sub(tokens).flatten(1).abs().sum(dim=1)
+    # neither branch of the last block is taken by a quarter of the images
+    assert (out == 0).double().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert list(method.student.backbone.state_dict()) == list(method.teacher.backbone.state_dict())
 
 
 def test_prototypes_of_swav_stay_on_the_sphere_and_their_gradient_may_leave_it():

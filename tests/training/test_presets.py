@@ -75,6 +75,8 @@ def test_weights_exist_in_the_widths_of_the_paper(name):
         ("adasim_r50", {"pair_temp": 0.2, "window": 1, "top_k": 10}),
         ("adasim_simsiam_r50", {"pair_temp": 0.2, "window": 1, "top_k": 10}),
         ("adasim_vits16", {"pair_temp": 0.2, "window": 10, "top_k": 3}),
+        ("dino2_vits16", {"drop_path": 0.1, "teacher_temp": 0.04, "out": 65536}),
+        ("adasim_vitb16", {"drop_path": 0.1}),
         # AdaSim's released code: its options' defaults
         ("adasim_v1_vits16", {"pair_temp": 0.001, "window": 50, "top_k": 10, "only_best": True}),
     ],

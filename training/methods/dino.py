@@ -15,6 +15,7 @@ from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
 
 from .. import distributed, ema, schedule
+from ..backbones import drop_paths
 from ..heads import Encoder, Prototypes, feature_width
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
@@ -48,11 +49,15 @@ class Config(MethodConfig):
     """Of the teacher at the end, reached by a cosine."""
     freeze_epochs: float = 1.0
     """Epochs in which the last layer stays as it was."""
+    drop_path: float = 0.0
+    """Stochastic depth of a student that is a ViT: the chance in its last block."""
 
     def __post_init__(self) -> None:
         for name in ("student_temp", "teacher_temp", "teacher_temp_start"):
             if getattr(self, name) <= 0:
                 raise UserError(f"method.{name}={getattr(self, name)}: want above 0")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"method.drop_path={self.drop_path}: want 0 up to below 1")
         if not 0 <= self.momentum <= self.final_momentum <= 1:
             raise UserError(
                 f"method.momentum={self.momentum}, final_momentum={self.final_momentum}: "
@@ -113,6 +118,7 @@ class DINO(nn.Module):
         head = DinoHead(feature_width(backbone), config.hidden, config.bottleneck, config.out)
         self.student = Encoder(backbone, head)
         self.teacher = ema.make_teacher(self.student)
+        drop_paths(backbone, config.drop_path)  # the teacher's copy leaves nothing out
         self.register_buffer("centre", torch.zeros(1, config.out))
         self._outputs: list[Tensor] = []
 

@@ -16,4 +16,4 @@ from dataclasses import replace
 from ..methods.adasim import Config
 from .dino2_vitb16 import PRESET as BASE
 
-PRESET = replace(BASE, method=Config(), recipe="adasim")
+PRESET = replace(BASE, method=Config(drop_path=0.1), recipe="adasim")

@@ -15,7 +15,7 @@ from ..optim import OptimConfig
 from .dino2_vits16 import PRESET as BASE
 
 PRESET = replace(
-    BASE,
+    BASE.with_method(drop_path=0.0),
     backbone="resnet50",
     epochs=100,
     optim=OptimConfig(

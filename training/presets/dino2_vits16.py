@@ -4,6 +4,7 @@ Paper: AdaSim (Lebailly et al., ICCV 2023, arXiv:2303.13606), Table 2, row 'DINO
 settings of DINO (arXiv:2104.14294).
 Cost: 800 epochs of 1.28 M images, two views of 224 px each.
 Expected: 68.4 % k-NN, 71.9 % linear top-1.
+Clipping of each parameter and stochastic depth .1 are the released code's.
 Command: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain \\
     dino2_vits16 --data shards --out runs/dino2_vits16
 """
@@ -15,7 +16,7 @@ from ..methods.dino import Config
 from ..optim import OptimConfig
 
 PRESET = RunConfig(
-    method=Config(),
+    method=Config(drop_path=0.1),
     recipe="dino2",
     backbone="vit_s16",
     epochs=800,
