@@ -52,7 +52,7 @@ class PairingConfig(MethodConfig):
 class Pairing(nn.Module):
     """Collects features of view 0 as training goes and draws all partners of an epoch at once."""
 
-    agreement: Tensor  # (2,): share of images whose nearest, 2nd nearest other has their label
+    agreement: Tensor  # (2,): share of images whose nearest, 2nd nearest image has their label
 
     def __init__(self, config: PairingConfig, width: int, data: DataFacts) -> None:
         super().__init__()
@@ -145,12 +145,11 @@ def same_class(labels: Tensor, random: torch.Generator) -> Tensor:
 
 
 def agreement(ids: Tensor, found_BK: Tensor, labels: Tensor) -> Tensor:
-    """Share of images whose nearest, and second nearest, other image has the same label: (2,)."""
-    usable = (found_BK != ids[:, None]) & (found_BK != ABSENT)
-    nth = usable.cumsum(dim=1)
-    same = labels[found_BK.clamp(min=0)] == labels[ids][:, None]
-    shares = []
-    for place in (1, 2):
-        chosen = usable & (nth == place)
-        shares.append((chosen & same).sum() / chosen.sum().clamp(min=1))
-    return torch.stack(shares).float()
+    """Share of images whose nearest, and second nearest, image has their label: (2,).
+
+    The image itself counts, as in AdaSim's Figure 3 ("NN" and "2-NN"): once the network finds it
+    first, the second share says how good neighbours are.
+    """
+    usable = found_BK[:, :2] != ABSENT
+    same = labels[found_BK[:, :2].clamp(min=0)] == labels[ids][:, None]
+    return ((usable & same).sum(dim=0) / usable.sum(dim=0).clamp(min=1)).float()

@@ -248,3 +248,10 @@ def test_memory_survives_a_file(tmp_path):
     assert torch.equal(other.cache, memory.cache)
     for name, value in memory.get_extra_state().items():
         assert torch.equal(other.get_extra_state()[name], value), name
+
+
+def test_curves_count_the_image_itself_as_figure_3_does():
+    """By hand: images 0 to 3 of classes 0 0 1 1; the last has found nothing yet."""
+    found = torch.tensor([[0, 1, 2], [0, 2, 1], [2, 0, 3], [ABSENT] * 3])
+    share = pairing.agreement(torch.arange(4), found, torch.tensor([0, 0, 1, 1]))
+    torch.testing.assert_close(share, torch.tensor([3 / 3, 1 / 3]))
