@@ -15,6 +15,12 @@ MOST_OF_MEMORY = 0.5
 """Share of the machine's memory that decoded images may take."""
 
 
+def size_of(data: ShardSet) -> int:
+    """Bytes of all images of `data`, decoded."""
+    widths, heights = (data.samples[k].astype(np.int64) for k in ("width", "height"))
+    return int((3 * widths * heights).sum())
+
+
 class DecodedImages:
     """Decodes each image at its first use and keeps it.
 
@@ -29,8 +35,7 @@ class DecodedImages:
     def __init__(self, data: ShardSet, executor: str) -> None:
         if executor != "host":
             raise UserError(f"keep_decoded wants executor='host': {executor!r} decodes for itself")
-        widths, heights = (data.samples[k].astype(np.int64) for k in ("width", "height"))
-        wanted = int((3 * widths * heights).sum())
+        wanted = size_of(data)
         limit = MOST_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if wanted > limit:
             raise UserError(

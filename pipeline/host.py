@@ -34,8 +34,9 @@ U8 = npt.NDArray[np.uint8]
 
 CHUNKS_PER_THREAD = 4
 """Pieces that a batch is cut into for each thread: few, because each costs a hand-over."""
-SMALLEST_STACK = 32
-"""Images below which a stack is not worth its calls; otherwise each thread gets one of a batch."""
+SMALLEST_STACK = 128
+"""Images below which a stack is not worth its calls; otherwise each thread gets one of a batch.
+Many threads with small stacks wait for each other's Python: 8 with 32 are half as fast as 2."""
 
 
 class HostExecutor:

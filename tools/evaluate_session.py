@@ -36,7 +36,8 @@ class Common:
     device: str | None = None
     """"cpu", "cuda", "cuda:1"; by default the first GPU, or the CPU where there is none."""
     executor: Literal["auto", "host", "dali"] = "auto"
-    """What applies the evaluation view; "auto" is DALI on a GPU, the host executor otherwise."""
+    """What applies the evaluation view; "auto" is DALI on a GPU, the host executor on a CPU and for
+    images of up to 64 px."""
     batch_size: int = 256
     """Images per forward pass."""
     threads: int | None = None
@@ -176,9 +177,9 @@ class Session:
     @cached_property
     def executor(self) -> Literal["host", "dali"]:
         """What applies the views."""
-        if self.args.executor == "auto":
-            return "dali" if self.device.startswith("cuda") else "host"
-        return self.args.executor
+        from fovea.pipeline.choose import executor_for
+
+        return executor_for(self.args.executor, self.train, self.recipe, self.device)
 
     @cached_property
     def folder(self) -> Path:
@@ -278,7 +279,7 @@ class Session:
                 data,
                 recipe=self.recipe,
                 device=self.device,
-                executor=self.executor,
+                executor=self.args.executor,
                 batch_size=self.args.batch_size,
                 threads=self.args.threads,
                 autocast=self.args.autocast,

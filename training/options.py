@@ -22,7 +22,8 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     executor: Literal["auto", "host", "dali"] = "auto"
-    """What makes the views: auto is DALI on a GPU, OpenCV and torch on a CPU."""
+    """What makes the views: auto is DALI on a GPU, OpenCV and torch on a CPU and for images of
+    64 px or less."""
     threads: int | None = None
     """Threads that decode and augment; by default as many as there are cores."""
     prefetch: int = 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from fovea.pipeline import lookup
+from fovea.pipeline import choose, lookup
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import write_atomic
 from fovea.pipeline.loader import Loader
@@ -101,9 +101,9 @@ class Run:
 
     def loader(self) -> Loader:
         """The loader of this rank."""
-        on_gpu = self.world.device.type == "cuda"
-        auto: Literal["host", "dali"] = "dali" if on_gpu else "host"
-        chosen = auto if self.options.executor == "auto" else self.options.executor
+        executor = choose.executor_for(
+            self.options.executor, self.data, self.recipe, self.world.device
+        )
         return Loader(
             self.data,
             self.recipe,
@@ -112,7 +112,8 @@ class Run:
             rank=self.world.rank,
             world_size=self.world.size,
             masks=self.masks,
-            executor=chosen,
+            executor=executor,
+            keep_decoded=choose.keeps_decoded(self.data, self.recipe, executor),
             device=str(self.world.device),
             threads=self.options.threads,
             prefetch=self.options.prefetch,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -77,16 +77,17 @@ def run(args: Args) -> int:
 @contextmanager
 def prepared(data: ShardSet, args: Args, device: str) -> Iterator[Loader]:
     """The loader that extraction uses."""
+    from fovea.pipeline.choose import executor_for
     from fovea.pipeline.loader import Loader
     from fovea.training.evaluation.features import eval_recipe
 
-    executor: Literal["host", "dali"] = "dali" if device.startswith("cuda") else "host"
+    recipe = eval_recipe(args.image_px)
     with Loader(
         data,
-        eval_recipe(args.image_px),
+        recipe,
         batch_size=min(args.batch_size, len(data)),
         seed=0,
-        executor=executor,
+        executor=executor_for("auto", data, recipe, device),
         device=device,
         shuffle=False,
         drop_last=False,

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fovea.pipeline.choose import executor_for
 from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.loader import Loader
@@ -87,7 +88,7 @@ def extract(
     Args:
         backbone: maps (B, 3, H, W) to (B, D); used in eval mode, its mode restored afterwards.
         recipe: a recipe with one view; `eval_recipe(image_px)` by default.
-        executor: "auto" takes DALI where `device` is a GPU, the host executor elsewhere.
+        executor: "auto" takes the one that `choose.executor_for` does.
         autocast: run the backbone in bfloat16; features are stored as float32 either way.
         cache: folder to keep the features in; a later call with the same backbone, data and view
             maps the files instead of running the backbone.
@@ -105,13 +106,12 @@ def extract(
         if on_progress:
             on_progress(len(data))
         return _load(cache, key, data)
-    chosen = ("dali" if device.startswith("cuda") else "host") if executor == "auto" else executor
     loader = Loader(
         data,
         recipe,
         batch_size=min(batch_size, len(data)),
         seed=0,
-        executor=chosen,
+        executor=executor_for(executor, data, recipe, device),
         device=device,
         shuffle=False,
         drop_last=False,
