@@ -31,7 +31,7 @@ from .feed import Feed
 from .parameters import ViewParameters
 from .store import MaskSet, ShardSet
 from .timing import Stopwatch
-from .transfer import InTransit, Transfer
+from .transfer import InTransit, Transfer, numbered
 from .views import ViewRecipe
 
 I64 = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ class Loader:
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.block, self.shuffle = block, shuffle
         self.drop_last, self.prefetch = drop_last, prefetch
-        self.device = torch.device(device)
+        self.device = numbered(torch.device(device))
         self.partner_ids: I64 | None = None
         self.stopwatch = Stopwatch()
         self._threads = threads or available_cores()
@@ -180,6 +180,9 @@ class Loader:
             feed.close()
 
     def _produce(self, epoch: int, samples_seen: int) -> Generator[InTransit, None, None]:
+        if self.device.type == "cuda":
+            # Each thread starts at GPU 0, where every other rank's pinned memory would take space.
+            torch.cuda.set_device(self.device)
         started: deque[tuple[_Step, Pending]] = deque()
         batches = list(self._plan(epoch, samples_seen))
         self._announce(batches)

@@ -10,6 +10,23 @@ import torch
 from .batch import Batch
 
 
+def numbered(device: torch.device) -> torch.device:
+    """`device` with its number; "cuda" is this thread's, and means another one in other threads."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`values` of the host on `device`, without waiting for what the device has still to do.
+
+    A plain ``to`` waits for all of it, and while it does nothing new is queued.
+    """
+    if device.type != "cuda" or values.device == device:
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class InTransit:
     """A batch whose copy to the device has been started, and the event that marks its end."""

@@ -54,8 +54,11 @@ def world(device: str = "auto") -> Iterator[World]:
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     started = size > 1 and not dist.is_initialized()
     if started:
-        backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        if chosen.type == "cuda":
+            # With its device named, NCCL connects here, not at whatever comes first.
+            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=chosen)
+        else:
+            dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         with _compute_first(chosen):
             yield World(rank, size, chosen)
@@ -66,15 +69,22 @@ def world(device: str = "auto") -> Iterator[World]:
 
 @contextmanager
 def _compute_first(device: torch.device) -> Iterator[None]:
-    """On a GPU, this thread's work goes before that of the feed, which has streams of its own."""
+    """On a GPU, this thread's work goes before that of the feed, which has streams of its own.
+
+    Views keep their size, so that it pays to time the algorithms of each convolution once.
+    """
     if device.type != "cuda":
         yield
         return
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     stream = torch.cuda.Stream(device, priority=-1)
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+        torch.cuda.current_stream(device).wait_stream(stream)
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _device(device: str, local_rank: int) -> torch.device:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fovea.pipeline.transfer import send
+
 from .distributed import gather, rank, world_size
 from .method import Progress
 
@@ -38,7 +40,8 @@ def encode_shuffled(teacher: nn.Module, images: Tensor, generator: torch.Generat
     if world_size() == 1:
         embedded: Tensor = teacher(images)
         return embedded
-    order = torch.randperm(len(images) * world_size(), generator=generator).to(images.device)
+    order = torch.randperm(len(images) * world_size(), generator=generator)
+    order = send(order, images.device)
     own = slice(rank() * len(images), (rank() + 1) * len(images))
     dealt = gather(images.contiguous())[order[own]]
     everyone = gather(teacher(dealt.contiguous(memory_format=torch.channels_last)))

@@ -20,6 +20,7 @@ from torch import nn
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.store import ShardSet
+from fovea.pipeline.transfer import send
 from fovea.pipeline.views import ViewRecipe
 
 from . import scores
@@ -234,7 +235,7 @@ def _train(
                 group["lr"] = rate * config.scale(epoch + part)
             with torch.autocast(_kind(device), torch.bfloat16, enabled=autocast):
                 logits = model(next(iter(batch.views.values())))
-            loss = nn.functional.cross_entropy(logits.float(), batch.labels.to(device))
+            loss = nn.functional.cross_entropy(logits.float(), send(batch.labels, logits.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -12,6 +12,7 @@ from torch import nn
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.store import ShardSet
+from fovea.pipeline.transfer import send
 from fovea.pipeline.views import ViewRecipe
 
 from . import linear, scores
@@ -128,7 +129,7 @@ def fit(
                         width = x.shape[1]
                         heads = Heads(width, classes, lrs, config, seed=seed, device=device)
                     part = step / loader.steps_per_epoch if config.schedule == "cosine" else 0.0
-                    heads.step(x, sample.labels.to(device), config.scale(epoch + part))
+                    heads.step(x, send(sample.labels, x.device), config.scale(epoch + part))
             if on_epoch:
                 on_epoch(1)
     assert heads is not None, "Loader refuses a set without a whole batch"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.transfer import send
 
 from .. import ema
 from ..distributed import gather, gather_with_grad, rank, world_size
@@ -130,7 +131,7 @@ class ReLICv2(nn.Module):
             for g, target_view in enumerate(target):
                 if v == g and not config.include_own:
                     continue
-                chosen = self._negatives(len(online_view), random).to(online_view.device)
+                chosen = send(self._negatives(len(online_view), random), online_view.device)
                 contrast, invariance = pair_terms(online_view, target_view, chosen, config.temp)
                 contrasts.append(contrast.mean())
                 invariances.append(invariance.mean())

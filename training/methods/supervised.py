@@ -9,6 +9,7 @@ from torch import nn
 
 from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.transfer import send
 
 from ..heads import Encoder, feature_width
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
@@ -40,7 +41,7 @@ class Supervised(nn.Module):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Cross-entropy, batch mean, and the accuracy on the batch."""
         scores = self.student(views_of(batch, "view")[0])
-        labels = batch.labels.to(scores.device)
+        labels = send(batch.labels, scores.device)
         loss = F.cross_entropy(scores, labels, label_smoothing=self.config.label_smoothing)
         correct = (scores.detach().argmax(dim=1) == labels).float().mean()
         return StepOutput(loss, {"accuracy": correct})
