@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fovea.pipeline.choose import executor_for
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.store import ShardSet
@@ -49,48 +50,62 @@ class OnlineKnn:
 
     def measure(self, method: Method) -> dict[str, dict[str, float]]:
         """Branch ("student", "teacher") -> metric ("knn1", "knn20") -> accuracy in [0, 1]."""
-        found = {}
-        for branch in ("student", "teacher"):
-            encoder = getattr(method, branch)
-            if encoder is not None:
-                found[branch] = self._accuracy(encoder.backbone)
-        return found
-
-    def _accuracy(self, backbone: nn.Module) -> dict[str, float]:
-        was_training = backbone.training
-        backbone.eval()
+        encoders = {branch: getattr(method, branch) for branch in ("student", "teacher")}
+        backbones = {name: e.backbone for name, e in encoders.items() if e is not None}
+        modes = {name: backbone.training for name, backbone in backbones.items()}
         try:
-            train = self._features(backbone, self._train, MOST_TRAIN)
-            val = self._features(backbone, self._val, MOST_VAL)
+            for backbone in backbones.values():
+                backbone.eval()
+            train = self._features(backbones, self._train, MOST_TRAIN)
+            val = self._features(backbones, self._val, MOST_VAL)
         finally:
-            backbone.train(was_training)
+            for name, backbone in backbones.items():
+                backbone.train(modes[name])
+        return {branch: self._accuracy(train[branch], val[branch]) for branch in backbones}
+
+    def _accuracy(self, train: Features, val: Features) -> dict[str, float]:
         ks = tuple(k for k in NEIGHBOURS if k <= len(train))
         scores = knn.accuracies(train, val, ks, device=self._device)
         return {f"knn{k}": score for k, score in scores.items()}
 
-    def _features(self, backbone: nn.Module, data: ShardSet, most: int) -> Features:
-        """Features of up to `most` samples, chosen at random but always the same."""
-        on_gpu = self._device.type == "cuda"
-        batch_size = min(256, len(data))
-        features, labels, ids = [], [], []
-        loader = Loader(
+    def _features(
+        self, backbones: dict[str, nn.Module], data: ShardSet, most: int
+    ) -> dict[str, Features]:
+        """Features of up to `most` samples, chosen at random but always the same, which are read
+        once for all backbones."""
+        features: dict[str, list[Tensor]] = {name: [] for name in backbones}
+        labels, ids = [], []
+        with self._loader(data, most) as loader:
+            for batch in loader.batches(epoch=0):
+                view = next(iter(batch.views.values()))
+                for name, backbone in backbones.items():
+                    features[name].append(self._apply(backbone, view))
+                labels.append(batch.labels)
+                ids.append(batch.ids)
+                if len(ids) * loader.batch_size >= most:
+                    break
+        facts = (torch.cat(labels).numpy(), torch.cat(ids).numpy())
+        return {
+            name: Features(torch.cat(parts).numpy(), *facts) for name, parts in features.items()
+        }
+
+    def _loader(self, data: ShardSet, most: int) -> Loader:
+        recipe = eval_recipe(self._px)
+        return Loader(
             data,
-            eval_recipe(self._px),
-            batch_size=batch_size,
+            recipe,
+            batch_size=min(256, len(data)),
             seed=0,
-            executor="dali" if on_gpu else "host",
+            executor=executor_for("auto", data, recipe, self._device),
             device=str(self._device),
             shuffle=len(data) > most,
             drop_last=False,
         )
-        with loader:
-            for batch in loader.batches(epoch=0):
-                with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, on_gpu):
-                    features.append(backbone(next(iter(batch.views.values()))).float().cpu())
-                labels.append(batch.labels)
-                ids.append(batch.ids)
-                if len(ids) * batch_size >= most:
-                    break
-        return Features(
-            torch.cat(features).numpy(), torch.cat(labels).numpy(), torch.cat(ids).numpy()
-        )
+
+    @torch.no_grad()
+    def _apply(self, backbone: nn.Module, view: Tensor) -> Tensor:
+        """Features float32 (B, D) on the CPU."""
+        on_gpu = self._device.type == "cuda"
+        with torch.autocast(self._device.type, torch.bfloat16, on_gpu):
+            features: Tensor = backbone(view)
+        return features.float().cpu()
