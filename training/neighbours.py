@@ -29,11 +29,14 @@ class NeighbourMemory(nn.Module):
     """Features of all images in half precision, and top-K tables of the last W epochs.
 
     The cache (N, D) lives on the method's device on every rank: 5.2 GB at 1.28 M x 2048 in float16.
-    The tables live in host memory; the window of rank 0 alone, since it alone draws pairs.
+    So does this epoch's table, lest each step waits for its part of it; the window lives in host
+    memory, and on rank 0 alone, since it alone draws pairs.
     """
 
     cache: Tensor  # (N, D), unit rows
     seen: Tensor  # bool (N,), whether a row of the cache is filled
+    ids: Tensor  # int32 (N, K), this epoch's neighbours
+    similarities: Tensor  # (N, K), theirs
 
     def __init__(
         self,
@@ -49,8 +52,10 @@ class NeighbourMemory(nn.Module):
         self.register_buffer("cache", torch.zeros(num_samples, width, dtype=dtype))
         self.register_buffer("seen", torch.zeros(num_samples, dtype=torch.bool))
         keep = 1 if rank() == 0 else 0
-        self.ids = torch.full((num_samples, top_k), ABSENT, dtype=torch.int32)
-        self.similarities = torch.zeros(num_samples, top_k, dtype=dtype)
+        table = torch.full((num_samples, top_k), ABSENT, dtype=torch.int32)
+        self.register_buffer("ids", table, persistent=False)
+        none = torch.zeros(num_samples, top_k, dtype=dtype)
+        self.register_buffer("similarities", none, persistent=False)
         self.window_ids = torch.full((keep * window, num_samples, top_k), ABSENT, dtype=torch.int32)
         self.window_similarities = torch.zeros(keep * window, num_samples, top_k, dtype=dtype)
 
@@ -59,7 +64,7 @@ class NeighbourMemory(nn.Module):
         """Find the neighbours of this rank's images, then put all ranks' features in the cache.
 
         Args:
-            ids: int64 (B,), on the CPU.
+            ids: int64 (B,), on the device.
             features: (B, D), any scale.
 
         Returns:
@@ -67,12 +72,11 @@ class NeighbourMemory(nn.Module):
         """
         unit = F.normalize(features.double() if self._exact else features.float(), dim=1)
         found, similarity = nearest(unit, self.cache, self.seen, self.top_k)
-        everyone = gather(ids.to(self.cache.device))
+        everyone = gather(ids)
         self.cache[everyone] = gather(unit).to(self.cache.dtype)
         self.seen[everyone] = True
-        rows = everyone.cpu()
-        self.ids[rows] = gather(found).to("cpu", torch.int32)
-        self.similarities[rows] = gather(similarity).to("cpu", self.similarities.dtype)
+        self.ids[everyone] = gather(found).to(torch.int32)
+        self.similarities[everyone] = gather(similarity).to(self.similarities.dtype)
         return found
 
     @property
@@ -86,24 +90,26 @@ class NeighbourMemory(nn.Module):
         once more).
         """
         if len(self.window_ids):
-            self.window_ids = torch.cat([self.window_ids[1:], self.ids[None]])
-            pushed = [self.window_similarities[1:], self.similarities[None]]
+            self.window_ids = torch.cat([self.window_ids[1:], self.ids[None].cpu()])
+            similarities = self.similarities[None].to("cpu", self.window_similarities.dtype)
+            pushed = [self.window_similarities[1:], similarities]
             self.window_similarities = torch.cat(pushed)
-        self.ids = torch.full_like(self.ids, ABSENT)
-        self.similarities = torch.zeros_like(self.similarities)
+        self.ids.fill_(ABSENT)
+        self.similarities.zero_()
 
     def get_extra_state(self) -> Extra:
         """Tables and window, for ``state_dict``."""
         return {
-            "ids": self.ids,
-            "similarities": self.similarities,
+            "ids": self.ids.cpu(),
+            "similarities": self.similarities.cpu(),
             "window_ids": self.window_ids,
             "window_similarities": self.window_similarities,
         }
 
     def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 (torch's signature)
         """Take tables and (on rank 0) window from ``state_dict``."""
-        self.ids, self.similarities = state["ids"], state["similarities"]
+        self.ids.copy_(state["ids"])
+        self.similarities.copy_(state["similarities"])
         if rank() == 0:
             self.window_ids = state["window_ids"]
             self.window_similarities = state["window_similarities"]

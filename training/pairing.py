@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.transfer import send
 
 from . import neighbours
 from .distributed import broadcast, rank
@@ -52,12 +53,13 @@ class PairingConfig(MethodConfig):
 class Pairing(nn.Module):
     """Collects features of view 0 as training goes and draws all partners of an epoch at once."""
 
+    labels: Tensor  # int64 (N,)
     agreement: Tensor  # (2,): share of images whose nearest, 2nd nearest image has their label
 
     def __init__(self, config: PairingConfig, width: int, data: DataFacts) -> None:
         super().__init__()
         self.config = config
-        self.labels = torch.from_numpy(data.labels)
+        self.register_buffer("labels", torch.from_numpy(data.labels), persistent=False)
         if config.pairing == "oracle" and int(self.labels.min()) < 0:
             raise UserError("method.pairing=oracle wants images with classes: shard class folders")
         self.memory = None
@@ -78,10 +80,10 @@ class Pairing(nn.Module):
         if self.memory is None:
             return
         if self._seen:
-            ids = torch.cat([ids for ids, _ in self._seen])
+            ids = send(torch.cat([ids for ids, _ in self._seen]), self.agreement.device)
             features = torch.cat([f for _, f in self._seen])
             self._seen.clear()
-            found = self.memory.look_and_write(ids, features).cpu()
+            found = self.memory.look_and_write(ids, features)
             self.agreement.copy_(agreement(ids, found, self.labels))
         if progress.step % progress.steps_per_epoch == 0:
             self.memory.end_epoch()
@@ -100,7 +102,7 @@ class Pairing(nn.Module):
         found = {"nn_agreement": self.agreement[0], "second_nn_agreement": self.agreement[1]}
         if batch.partner_ids is not None:
             other = (batch.partner_ids != batch.ids).float().mean()
-            found["bootstrap_ratio"] = other.to(self.agreement.device)
+            found["bootstrap_ratio"] = send(other, self.agreement.device)
         return {name: value.clone() for name, value in found.items()}
 
     def _draw(self, images: Tensor, progress: Progress) -> Tensor:
@@ -110,7 +112,7 @@ class Pairing(nn.Module):
         uniform = torch.rand(len(images), generator=random, dtype=torch.float64)
         if self.memory is None:
             share = 1 - (1 - config.own_share) * progress.fraction
-            return torch.where(uniform < share, images, same_class(self.labels, random))
+            return torch.where(uniform < share, images, same_class(self.labels.cpu(), random))
         memory = self.memory
         if config.pairing == "nearest":
             return nearest_other(images, memory.window_ids[-1].long())
