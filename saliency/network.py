@@ -79,30 +79,38 @@ class SaliencyNetwork(nn.Module):
             nn.init.zeros_(self.logit.weight)
             nn.init.zeros_(_bias(self.logit))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, H, W) of images (B, 3, H, W) in [0, 1]."""
+    def forward(self, images: Tensor, cues: Tensor | None = None) -> Tensor:
+        """Logits (B, H, W) of images (B, 3, H, W) in [0, 1]; `cues` where they are known."""
+        cues = self.see(images) if cues is None else cues
         body = self.body
         mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
         x = body.conv1((images - mean[:, None, None]) / std[:, None, None])
-        cues, start = self._see(images)
         x = body.relu(body.bn1(x + self.cues(cues)))
         maps = [x]
         x = body.maxpool(x)
         for layer in (body.layer1, body.layer2, body.layer3, body.layer4):
             x = layer(x)
             maps.append(x)
-        return self._decode(maps, images.shape[-2:]) + start
+        return self._decode(maps, images.shape[-2:]) + self._begin(cues)
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
-    def _see(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The cues (B, C, H, W) and the logits (B, H, W) to start from, in full precision."""
+    def see(self, images: Tensor) -> Tensor:
+        """The cues (B, C, H, W) of images, in full precision."""
         cues = border_cues(images)
         if self.start is None:
-            return cues, images.new_zeros(())
+            return cues
         told = cell_cues(images, cues[:, 3:6] * LAB_UNIT, self.options.cell_side)
         told = F.interpolate(told, images.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([cues, told], dim=1), self.start(told)[:, 0]
+        return torch.cat([cues, told], dim=1)
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def _begin(self, cues: Tensor) -> Tensor:
+        """The logits (B, H, W) to start from, in full precision."""
+        if self.start is None:
+            return cues.new_zeros(())
+        return torch.as_tensor(self.start(cues[:, CUES:])[:, 0])
 
     def _decode(self, maps: list[Tensor], size: torch.Size) -> Tensor:
         """Sum the maps from the coarsest to the finest, smoothing each sum."""
@@ -196,6 +204,16 @@ def border_cues(images: Tensor, samples: int = 16, band: float = 0.03) -> Tensor
     radius = place.square().sum(0, keepdim=True).sqrt()
     where = torch.cat([place, radius]).expand(batch, 3, height, width)
     return torch.cat([where, lab, distance], dim=1)
+
+
+def mirrored(cues: Tensor) -> Tensor:
+    """The cues of the mirrored images: flipped, but for x, and left exchanged with right."""
+    order = list(range(cues.shape[1]))
+    for left in (8, CUES + 2):
+        order[left : left + 2] = order[left : left + 2][::-1]
+    flipped = cues.flip(3)[:, order]
+    flipped[:, 1] = cues[:, 1]
+    return flipped
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:

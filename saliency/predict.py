@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .guided import enlarge
-from .network import SaliencyNetwork
+from .network import SaliencyNetwork, mirrored
 from .pseudo import square
 from .sources import Answer, Image, confidence, file_digest
 from .superpixels import Floats
@@ -78,9 +78,10 @@ def predict(network: SaliencyNetwork, squares: Tensor) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
     half = squares.device.type == "cuda"
     with torch.inference_mode(), torch.autocast(squares.device.type, torch.bfloat16, enabled=half):
-        straight = torch.sigmoid(network(images).float())
-        mirrored = torch.sigmoid(network(images.flip(3)).float()).flip(2)
-    mean: Tensor = (straight + mirrored) / 2
+        cues = network.see(images)
+        straight = torch.sigmoid(network(images, cues).float())
+        turned = torch.sigmoid(network(images.flip(3), mirrored(cues)).float()).flip(2)
+    mean: Tensor = (straight + turned) / 2
     return mean
 
 

@@ -16,6 +16,7 @@ from fovea.saliency.network import (
     NetworkOptions,
     SaliencyNetwork,
     border_cues,
+    mirrored,
     rgb_to_lab,
 )
 from fovea.saliency.predict import NetworkSource, predict
@@ -124,6 +125,16 @@ def test_mirrored_pictures_have_mirrored_maps() -> None:
     network = tiny().eval()
     want = predict(network, squares).flip(2)
     torch.testing.assert_close(predict(network, squares.flip(2)), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell_side", [0, 8])
+def test_cues_of_the_mirror_image(cell_side: int) -> None:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    options = NetworkOptions(body="resnet18", width=0.125, size_px=64, cell_side=cell_side)
+    network = SaliencyNetwork(options).eval()
+    with torch.inference_mode():
+        got, want = mirrored(network.see(images)), network.see(images.flip(3))
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_k.", "student.backbone."])
