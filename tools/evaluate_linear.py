@@ -12,7 +12,7 @@ from .evaluate_session import Common, Session, at_least, share
 class Linear(Common):
     """Linear classifier on the frozen backbone; learning rates compete on a training split."""
 
-    preset: Literal["sweep", "ressl", "ressl_small", "relicv2", "isd"] = "sweep"
+    preset: Literal["sweep", "ressl", "ressl_small", "relicv2", "isd", "dino"] = "sweep"
     """Protocol: nine learning rates, or one of the papers' settings."""
     augment: bool = False
     """Train on random crops and flips, through the backbone every epoch, as the papers do; else on

@@ -88,6 +88,14 @@ PRESETS = {
         normalise=True,
         cite="ISD, section 3, after CompRess",
     ),
+    "dino": LinearConfig(
+        epochs=100,
+        batch_size=1024,
+        lrs=(0.001,),
+        lr_per_256=True,
+        cite="DINO, released code, which AdaSim keeps; its ViTs give the class tokens of the last "
+        "four blocks there, here that of the last",
+    ),
     "sweep": LinearConfig(
         epochs=100, batch_size=256, lrs=SWEEP, cite="nine learning rates, the best by a split"
     ),
@@ -153,7 +161,11 @@ class Heads:
 
 
 class Standard:
-    """The normalisation of `LinearConfig.normalise`, fitted on training features."""
+    """The normalisation of `LinearConfig.normalise`, fitted on training features.
+
+    The variance is raised by 1e-5 as in ISD's released code. That is no small number: features of
+    a row of length 1 have a variance below 1 / D.
+    """
 
     def __init__(self, features: NDArray[np.float32]) -> None:
         total = np.zeros(features.shape[1])
@@ -164,7 +176,7 @@ class Standard:
             square += np.square(rows, dtype=np.float64).sum(axis=0)
         self.mean = (total / len(features)).astype(np.float32)
         variance = square / len(features) - np.square(total / len(features))
-        self.scale = (1 / np.sqrt(np.maximum(variance, 1e-12))).astype(np.float32)
+        self.scale = (1 / np.sqrt(np.maximum(variance, 0) + 1e-5)).astype(np.float32)
 
     def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised rows."""

@@ -114,6 +114,9 @@ def test_schedules_are_those_of_the_papers() -> None:
     assert cosine.scale(90) == pytest.approx(0, abs=1e-12)
     assert linear.applied_lrs(cosine, 10**6) == (pytest.approx(1.6),)
     assert linear.applied_lrs(cosine, 512) == (pytest.approx(0.2),)
+    dino = PRESETS["dino"]  # eval_linear.py: .001 per 256, 1024 images, 100 epochs, no decay
+    assert linear.applied_lrs(dino, 10**6) == (pytest.approx(0.004),)
+    assert (dino.epochs, dino.weight_decay, dino.nesterov) == (100, 0, False)
 
 
 def test_normalised_features_have_mean_0_and_variance_1() -> None:
@@ -122,6 +125,14 @@ def test_normalised_features_have_mean_0_and_variance_1() -> None:
     np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(out.var(axis=0), 1, atol=1e-3)
     np.testing.assert_allclose(linear.Standard(10 * rows)(10 * rows), out, atol=2e-2)
+
+
+def test_variances_are_raised_as_isd_does() -> None:
+    """Unit rows whose features have variance 1e-5 by hand: the scale is 1 / sqrt(2e-5)."""
+    turn = np.sqrt(1e-5)
+    rows = np.array([[1, turn], [1, -turn]], np.float32)
+    scale = linear.Standard(rows).scale
+    np.testing.assert_allclose(scale, [1 / np.sqrt(1e-5), 1 / np.sqrt(2e-5)], rtol=1e-3)
 
 
 def test_bad_settings_are_named() -> None:
