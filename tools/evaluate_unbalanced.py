@@ -24,7 +24,7 @@ class Unbalanced:
     """Shards with labels that the draws are taken from."""
     val: Path
     """Shards with labels to be scored on, of the same classes."""
-    presets: tuple[str, ...] = ("isd_r18_unbalanced", "mocov2_r18")
+    presets: tuple[str, ...] = ("isd_r18_unbalanced", "mocov2_r18_unbalanced")
     """Presets to compare."""
     draws: int = 10
     """How many."""

@@ -86,6 +86,17 @@ def test_cells_of_the_papers(name, cells):
     assert {key: getattr(method, key) for key in cells} == cells
 
 
+def test_both_methods_of_the_unbalanced_table_have_one_budget():
+    """ISD, section 3.2: 400 epochs, a memory bank of 8192 and a cosine for both."""
+    for name in ("isd_r18_unbalanced", "mocov2_r18_unbalanced"):
+        config = preset(name)
+        assert (config.epochs, config.method.queue_size, config.optim.schedule) == (
+            400,
+            8192,
+            "cosine",
+        )
+
+
 def views_of(name):
     config = preset(name)
     return adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config).views
