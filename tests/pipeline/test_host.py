@@ -49,7 +49,7 @@ def tile(photos) -> np.ndarray:
 def test_blends_are_pillows(tile, ours, theirs, factor):
     want = np.asarray(theirs(Image.fromarray(tile), factor)).astype(int)
     error = np.abs(ours(tile, factor).astype(int) - want)
-    assert np.percentile(error, 99.99) <= 1
+    assert error.max() <= 1
     assert error.mean() < 0.05
 
 
@@ -88,14 +88,14 @@ def test_blur_is_torchvisions_with_23_taps(tile, sigma, channels):
     planes = torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)
     want = F.gaussian_blur(planes, [23, 23], [sigma, sigma]).permute(1, 2, 0).numpy()
     error = np.abs(np.atleast_3d(colour.blur(image, sigma)).astype(int) - want.astype(int))
-    assert np.percentile(error, 99.99) <= 1
+    assert error.max() <= 1
     assert error.mean() < 0.02
 
 
 def test_grey_and_solarize_are_pillows(tile):
     pil = Image.fromarray(tile)
     error = np.abs(colour.grey(tile).astype(int) - np.asarray(pil.convert("L")))
-    assert np.percentile(error, 99.99) <= 1
+    assert error.max() <= 1
     assert error.mean() < 0.01
     for threshold in (0.0, 0.3, 0.5, 1.0):
         want = np.asarray(F.solarize(pil, threshold * 255))
