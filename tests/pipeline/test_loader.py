@@ -298,11 +298,13 @@ def test_replacement_does_not_depend_on_history():
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.recipe_files import find_recipe
 from fovea.pipeline.store import ShardSet
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 loader = Loader(ShardSet.open(Path(sys.argv[1])), find_recipe("ressl"), batch_size=8, seed=0)
 try:
     for epoch in range(10_000):

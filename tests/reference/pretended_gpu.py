@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -62,9 +63,12 @@ class Waits(TorchDispatchMode):
 
 @contextmanager
 def pretended_gpu() -> Iterator[Waits]:
-    """Inside, new tensors are fakes; real ones from outside count as the CPU's."""
-    with FakeTensorMode(allow_non_fake_inputs=True), Waits() as waits:
-        yield waits
+    """Inside, new tensors are fakes, and autocast works; real tensors count as the CPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        with FakeTensorMode(allow_non_fake_inputs=True), Waits() as waits:
+            yield waits
 
 
 def on_gpu(values: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from fovea.pipeline.batch import Batch
 from fovea.training import optim, step
 from fovea.training.alarm import FiniteLoss
 from fovea.training.config import METHODS
+from fovea.training.heads import Encoder
 from fovea.training.optim import OptimConfig
 
 
@@ -39,6 +40,9 @@ def there(batch: Batch) -> Batch:
 def test_a_step_stays_on_its_device_and_never_waits(name, ranks):
     changes = {"shuffle_bn": True} if name in ("isd", "mocov2", "ressl") else {}
     method = make_method(name, **changes)
+    for part in method.modules():
+        if isinstance(part, Encoder):
+            part.precision = torch.bfloat16
     batches = [make_batch(name, number) for number in range(2)]
     with pretended_gpu() as waits:
         move(method)
