@@ -11,7 +11,6 @@ from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .cells import Cells, places
 
@@ -102,13 +101,21 @@ def texture_of(lab: Tensor) -> Tensor:
 
 def _blur(planes: Tensor, sigma_px: float) -> Tensor:
     """Gaussian blur of (B, C, H, W), mirrored at the border."""
-    reach, channels = int(3 * sigma_px), planes.shape[1]
-    place = torch.arange(-reach, reach + 1, device=planes.device, dtype=torch.float32)
-    kernel = torch.exp(-place.square() / (2 * sigma_px**2))
-    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, -1)
-    wide = F.pad(planes, (reach, reach, reach, reach), mode="reflect")
-    rows = F.conv2d(wide, kernel, groups=channels)
-    return F.conv2d(rows, kernel.transpose(2, 3), groups=channels)
+    rows, columns = (_blurring(size, sigma_px, planes.device) for size in planes.shape[-2:])
+    return rows @ planes @ columns.T
+
+
+@lru_cache(maxsize=16)
+def _blurring(size: int, sigma_px: float, device: torch.device) -> Tensor:
+    """(S, S): a product with it blurs lines of S pixels. At the sides of cells' pictures that is
+    quicker than torch's convolution of single planes."""
+    reach = int(3 * sigma_px)
+    place = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    weight = torch.exp(-place.square() / (2 * sigma_px**2))
+    source = (torch.arange(size)[:, None] + torch.arange(-reach, reach + 1)).abs()
+    source = size - 1 - (size - 1 - source).abs()
+    matrix = torch.zeros(size, size).scatter_add_(1, source, weight.expand(size, -1))
+    return (matrix / weight.sum()).to(device)
 
 
 def stretch(values: Tensor) -> Tensor:

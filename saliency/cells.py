@@ -33,20 +33,13 @@ class Cells:
     def cut(cls, lab: Tensor, side: int) -> Cells:
         """Cells of (B, 3, 8 G, 8 G) Lab pictures, G = `side`."""
         pixels = _squares(_with_place(lab), side)  # (B, N, 6, P)
-        colours = pixels[:, :, :5]
-        centres = colours.mean(3)
-        for step in range(STEPS + 1):
-            near = _around(centres, side, FAR)  # (B, N, 9, 5)
-            # |x - c|^2 without |x|^2, which is the same for all nine
-            length = near.square().sum(3, keepdim=True)
-            distance = length - 2 * near @ colours
-            owner = (distance == distance.amin(2, keepdim=True)).float()
-            cells = cls(owner / owner.sum(2, keepdim=True), side)
-            if step < STEPS:
-                sums = cells._sum(pixels)
-                count = sums[..., 5:]
-                centres = torch.where(count > 0, sums[..., :5] / count.clamp_min(1e-6), centres)
-        return cells
+        centres = pixels[:, :, :5].mean(3)
+        for _ in range(STEPS):
+            sums = cls(_won(pixels, centres, side), side)._sum(pixels)
+            count = sums[..., 5:]
+            centres = torch.where(count > 0, sums[..., :5] / count.clamp_min(1e-6), centres)
+        owner = _won(pixels, centres, side)
+        return cls(owner / owner.sum(2, keepdim=True), side)
 
     def mean(self, planes: Tensor) -> Tensor:
         """Means (B, N, C) of (B, C, 8 G, 8 G); of its square where a cell has lost all pixels."""
@@ -82,10 +75,21 @@ def places(size_px: int, like: Tensor) -> Tensor:
 
 
 def _with_place(lab: Tensor) -> Tensor:
-    """(B, 6, S, S): Lab, place in the same units, and 1."""
+    """(B, 6, S, S): Lab, place in the same units, and 1.
+
+    Places are counted from the middle, so that a mirrored picture is rounded alike.
+    """
     batch, _, size, _ = lab.shape
-    place = places(size, lab) * (size / SQUARE_PX * COMPACTNESS)
+    place = (places(size, lab) - 0.5) * (size / SQUARE_PX * COMPACTNESS)
     return torch.cat([lab, place.expand(batch, -1, -1, -1), torch.ones_like(lab[:, :1])], 1)
+
+
+def _won(pixels: Tensor, centres: Tensor, side: int) -> Tensor:
+    """(B, N, 9, P): 1 where one of the nine centres (B, N, 5) is the nearest, equals included."""
+    near = _around(centres, side, FAR)
+    # |x - c|^2 less |x|^2, which is the same for all nine: the pixel's last entry is 1.
+    distance = torch.cat([-2 * near, near.square().sum(3, keepdim=True)], 3) @ pixels
+    return (distance == distance.amin(2, keepdim=True)).float()
 
 
 def _squares(planes: Tensor, side: int) -> Tensor:
