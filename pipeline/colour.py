@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .views import Solarize
+
 U8 = npt.NDArray[np.uint8]
 
 # Pillow truncates blends to whole levels, OpenCV rounds: half a level less makes them agree. The
@@ -87,7 +89,9 @@ def window_px(sigma_px: float) -> int:
     return 2 * int(np.ceil(SIGMAS_COVERED * sigma_px)) + 1
 
 
-def solarize_table(threshold: float) -> U8:
-    """Table (256,) that inverts levels at or above ``threshold`` (share of full scale)."""
+def solarize_table(threshold: float, kind: Solarize = "invert") -> U8:
+    """Table (256,) that inverts levels at or above ``threshold`` (share of full scale), or sets
+    them to 255 and all others to 0."""
     levels = np.arange(256)
-    return np.where(levels >= threshold * 255, 255 - levels, levels).astype(np.uint8)
+    above, below = (255 - levels, levels) if kind == "invert" else (255, 0)
+    return np.where(levels >= threshold * 255, above, below).astype(np.uint8)

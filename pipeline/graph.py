@@ -119,7 +119,7 @@ def view(image: Node, mask: Mask | None, packed: Node, spec: ViewSpec, device: s
     if mask is not None and spec.mask_prob > 0:
         piece = without_background(piece, mask, packed, device)
     tile = ops.resize(piece, packed[RESIZE], packed[RESIZE + 1], spec.interpolation)
-    if spec.crop == "center":
+    if spec.keeps_centre:
         tile = ops.cut(tile, ops.pair(packed, WINDOW), [spec.size_px, spec.size_px])
     if spec.flip_prob > 0:
         tile = fn.flip(tile, horizontal=ops.whole(packed, FLIP))
@@ -160,7 +160,7 @@ def filters(tile: Node, packed: Node, spec: ViewSpec) -> Node:
             tile = ops.blur(tile, packed[SIGMA], ops.whole(packed, TAPS))
     if spec.solarize_prob > 0:
         if ops.whole(packed, SOLARIZE) == 1:
-            tile = ops.solarize(tile, spec.solarize_threshold)
+            tile = ops.solarize(tile, spec.solarize_threshold, spec.solarize_kind)
     for slot in range(spec.strong_ops):
         kind = ops.whole(packed, STRONG + 2 * slot)
         tile = ops_strong.apply(tile, kind, packed[STRONG + 2 * slot + 1], spec.size_px)

@@ -274,7 +274,7 @@ class _View:
     def __init__(self, name: str, spec: ViewSpec, recipe: ViewRecipe, dtype: torch.dtype) -> None:
         self.name = name
         self.spec = spec
-        self._solarized = colour.solarize_table(spec.solarize_threshold)
+        self._solarized = colour.solarize_table(spec.solarize_threshold, spec.solarize_kind)
         # One row of the image with its channels side by side: torch's loop over it is contiguous.
         mean, std = (torch.tensor(v).repeat(spec.size_px) for v in (recipe.mean, recipe.std))
         self._scale, self._shift = 1 / (255 * std), -mean / std

@@ -12,7 +12,7 @@ from typing import Any
 from nvidia.dali import fn, math, types
 from nvidia.dali.data_node import DataNode as Node
 
-from .views import ViewRecipe
+from .views import Solarize, ViewRecipe
 
 UINT8, FLOAT, INT32 = types.UINT8, types.FLOAT, types.INT32
 # Pillow truncates to whole levels and DALI's cast rounds; see colour.py.
@@ -134,10 +134,10 @@ def blur(image: Node, sigma: Node, window: Node) -> Node:
     return fn.gaussian_blur(image, sigma=sigma, window_size=window)
 
 
-def solarize(image: Node, threshold: float) -> Node:
-    """Invert levels at or above `threshold` (share of full scale)."""
-    above = fn.cast(image >= threshold * 255, dtype=UINT8)
-    return image ^ fn.cast(above * 255, dtype=UINT8)
+def solarize(image: Node, threshold: float, kind: Solarize = "invert") -> Node:
+    """Invert levels at or above `threshold` (share of full scale), or set them to 255, others 0."""
+    above = fn.cast(fn.cast(image >= threshold * 255, dtype=UINT8) * 255, dtype=UINT8)
+    return above if kind == "binarise" else image ^ above
 
 
 def normalise(image: Node, recipe: ViewRecipe, dtype: Any) -> Node:  # noqa: ANN401

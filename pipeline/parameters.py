@@ -48,7 +48,7 @@ class ViewParameters:
 
     crop_xywh: I32  # (B, 4) window in pixels of the source
     resize_wh: I32  # (B, 2) size in px that the window is resized to
-    window_xy: I32  # (B, 2) where the view's square lies in the resized window; 0 for random crops
+    window_xy: I32  # (B, 2) where the view's square lies in the resized window
     flip: Bool  # (B,)
     jitter: Bool  # (B,) whether colour jitter applies; the factors are neutral where it does not
     brightness: F32  # (B,) factor
@@ -195,14 +195,13 @@ class _View:
         spec, batch = self.spec, len(sizes)
         square = np.full((batch, 2), spec.size_px, np.int32)
         if spec.crop == "random_resized":
-            return self._random_window(sizes), square, np.zeros((batch, 2), np.int32)
+            side = np.full((batch, 2), spec.resize_px or spec.size_px, np.int32)
+            return self._random_window(sizes), side, _centre(side, spec.size_px)
         whole = np.concatenate([np.zeros_like(sizes), sizes], axis=1).astype(np.int32)
         if spec.crop == "whole":
             return whole, square, np.zeros((batch, 2), np.int32)
         resized = shorter_side(sizes, spec.resize_px, spec.size_px)
-        # torchvision's CenterCrop: int(round((side - size) / 2)), halves to even as Python rounds.
-        start = np.rint((resized - spec.size_px) / 2)
-        return whole, resized.astype(np.int32), start.astype(np.int32)
+        return whole, resized.astype(np.int32), _centre(resized, spec.size_px)
 
     def _random_window(self, sizes: npt.NDArray[np.int64]) -> I32:
         """torchvision's RandomResizedCrop.get_params for B images, int32 (B, 4)."""
@@ -274,6 +273,11 @@ def shorter_side(
     target = np.maximum(short, at_least_px) if resize_px == 0 else np.full_like(short, resize_px)
     # The shorter side cancels exactly in whole numbers; the longer is truncated as torchvision's.
     return sizes * target[:, None] // short[:, None]
+
+
+def _centre(resized: npt.NDArray[np.integer], size_px: int) -> I32:
+    """torchvision's CenterCrop: int(round((side - size) / 2)), halves to even as Python rounds."""
+    return np.rint((resized - size_px) / 2).astype(np.int32)
 
 
 def _between(u: F64, low: float, high: float) -> F64:

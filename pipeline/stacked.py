@@ -40,6 +40,7 @@ def fits(recipe: ViewRecipe) -> bool:
     """Whether all views of the recipe can be made here."""
     return all(
         v.crop == "random_resized"
+        and not v.keeps_centre
         and v.size_px <= LARGEST_PX
         and v.strong_ops == 0
         and window_reach(v.blur_sigma_px[1]) < v.size_px
@@ -143,11 +144,14 @@ class _View:
         _some(drawn.grey, tiles, lambda part, _: _luma(part).expand_as(part))
         sigma = drawn.blur_sigma
         _some(sigma > 0, tiles, lambda part, rows: blur(part, sigma[rows]))
-        threshold = self.spec.solarize_threshold * 255
-        _some(
-            drawn.solarize, tiles, lambda part, _: torch.where(part >= threshold, 255 - part, part)
-        )
+        _some(drawn.solarize, tiles, lambda part, _: self._solarized(part))
         out.permute(0, 2, 1, 3).copy_(torch.addcmul(self._shift, tiles, self._scale))
+
+    def _solarized(self, levels: Tensor) -> Tensor:
+        above = levels >= self.spec.solarize_threshold * 255
+        if self.spec.solarize_kind == "binarise":
+            return above.float() * 255
+        return torch.where(above, 255 - levels, levels)
 
     def _cut(self, images: Tensor, drawn: ViewParameters) -> Tensor:
         """Windows resized to the view and flipped: a stack (n, S, 3, S) of whole levels."""

@@ -15,6 +15,7 @@ from .errors import UserError
 Interpolation = Literal["bicubic", "bilinear"]
 Source = Literal["self", "partner"]
 Crop = Literal["random_resized", "center", "whole"]
+Solarize = Literal["invert", "binarise"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,7 +35,9 @@ class ViewSpec:
     crop: Crop = "random_resized"
     area_frac: tuple[float, float] = (0.08, 1.0)  # share of the source area, (0, 1]
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height, drawn log-uniformly
-    resize_px: int = 0  # crop="center": short side before the crop, 0 = no resize
+    # crop="center": short side before the crop, 0 = no resize; crop="random_resized": square that
+    # the window is resized to, of which the centre is the view, 0 = size_px
+    resize_px: int = 0
     flip_prob: float = 0.5
     jitter_prob: float = 0.0
     brightness: float = 0.0
@@ -45,13 +48,19 @@ class ViewSpec:
     blur_prob: float = 0.0
     blur_sigma_px: tuple[float, float] = (0.1, 2.0)
     solarize_prob: float = 0.0
-    solarize_threshold: float = 0.5  # share of full scale; values at or above are inverted
+    solarize_threshold: float = 0.5  # share of full scale; values at or above are inverted ...
+    solarize_kind: Solarize = "invert"  # ... or with "binarise" become 1, and all others 0
     strong_ops: int = 0  # operations drawn from the strong set of CLSA (`ops.py`), 0 to 8
     strong_prob: float = 0.5  # chance of each of them
     mask_prob: float = 0.0  # chance that the background is replaced by one grey level
     mask_min_coverage: float = 0.05  # a mask that covers less is not used (ReLICv2, appendix B)
     interpolation: Interpolation = "bicubic"
     source: Source = "self"
+
+    @property
+    def keeps_centre(self) -> bool:
+        """Whether the view is the centre of what its window is resized to."""
+        return self.crop == "center" or (self.crop == "random_resized" and self.resize_px > 0)
 
     def __post_init__(self) -> None:
         self._check_probabilities()
@@ -77,7 +86,7 @@ class ViewSpec:
         low, high = self.aspect
         if not 0 < low <= high or not math.isfinite(high):
             raise UserError(f"aspect={self.aspect}: want 0 < low <= high (width / height)")
-        if self.crop == "center" and 0 < self.resize_px < self.size_px:
+        if self.crop != "whole" and 0 < self.resize_px < self.size_px:
             raise UserError(f"resize_px={self.resize_px}: want at least size_px={self.size_px}")
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -93,6 +102,8 @@ class ViewSpec:
             raise UserError(f"solarize_threshold={self.solarize_threshold}: want [0, 1]")
         if not 0 <= self.mask_min_coverage <= 1:
             raise UserError(f"mask_min_coverage={self.mask_min_coverage}: want [0, 1]")
+        if self.solarize_kind not in ("invert", "binarise"):
+            raise UserError(f"solarize_kind={self.solarize_kind!r}: want invert or binarise")
         if self.interpolation not in ("bicubic", "bilinear"):
             raise UserError(f"interpolation={self.interpolation!r}: want bicubic or bilinear")
         if self.source not in ("self", "partner"):

@@ -100,6 +100,8 @@ def test_grey_and_solarize_are_pillows(tile):
     for threshold in (0.0, 0.3, 0.5, 1.0):
         want = np.asarray(F.solarize(pil, threshold * 255))
         assert np.array_equal(cv2.LUT(tile, colour.solarize_table(threshold)), want)
+    binary = colour.solarize_table(0.5, "binarise")  # ReLICv2, appendix B.1: below .5 is 0, else 1
+    assert binary.tolist() == [0] * 128 + [255] * 128
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

@@ -203,6 +203,15 @@ def test_with_row_and_caption():
     assert drawn.caption(0).startswith(f"{w}x{h}+{x}+{y}")
 
 
+def test_the_centre_of_a_random_window():
+    """The window is that of the whole view; 96 of 224 px begin at 64."""
+    spec = replace(BUSY, size_px=96, resize_px=224)
+    part, whole = one(spec, 50), one(replace(spec, size_px=224, resize_px=0), 50)
+    assert np.array_equal(part.crop_xywh, whole.crop_xywh)
+    assert (part.resize_wh == 224).all() and (part.window_xy == 64).all()
+    assert (whole.resize_wh == 224).all() and (whole.window_xy == 0).all()
+
+
 def first_draws(name: str) -> dict[str, list[str]]:
     """Captions of the first three samples: every number, rounded, but for the crop in full."""
     recipe = find_recipe(name)

@@ -73,6 +73,23 @@ def test_whole_chains(kind, name, photos):
     runner.close()
 
 
+@pytest.mark.parametrize("kind", EXECUTORS)
+def test_centres_of_random_windows_and_solarization_to_black_and_white(kind, photos):
+    """A level that rounds to the other side of the threshold is 255 away: those must be few."""
+    plain = ViewSpec(size_px=64, crop="whole", flip_prob=0.0)
+    views = {
+        "view0": ViewSpec(size_px=64, resize_px=96, area_frac=(0.2, 1.0)),
+        "view1": replace(plain, solarize_prob=1.0, solarize_kind="binarise"),
+    }
+    recipe = ViewRecipe(name="options", views=views, cite="")
+    drawn = draw(recipe, photos.ids, photos.sizes, 3, 0)
+    runner = start(kind, recipe, len(photos.images))
+    errors = parity.compare(runner, recipe, Work(photos.images, drawn))
+    runner.close()
+    assert errors["view0"].mean <= 0.5 and errors["view0"].p99 <= 2, errors
+    assert errors["view1"].mean <= 255 * 0.01, errors
+
+
 @pytest.mark.parametrize("name", lookup.names(RECIPES))
 def test_every_recipe_on_the_host(name, photos):
     recipe = shrunk(find_recipe(name))

@@ -72,6 +72,21 @@ def test_relicv2_is_table_4():
             assert spec.mask_prob == 0
 
 
+def test_relicv2_text_is_its_appendix():
+    """Step 6 of B.1 binarises; D takes small views from the centre of a view of full size."""
+    table, text = find_recipe("relicv2").views, find_recipe("relicv2_text").views
+    for name, spec in text.items():
+        assert spec.solarize_kind == ("binarise" if spec.solarize_prob else "invert")
+        assert (spec.blur_prob, spec.solarize_prob) == (
+            table[name].blur_prob,
+            table[name].solarize_prob,
+        )
+    for large, small in (("large0", "small0"), ("large1", "small1")):
+        assert text[small].area_frac == text[large].area_frac == table[large].area_frac
+        assert (text[small].size_px, text[small].resize_px) == (96, 224)
+        assert text[small].mask_prob == 0
+
+
 def test_byol_is_table_6_and_simclr_has_strength_one():
     first, second = find_recipe("byol").views.values()
     assert (first.blur_prob, first.solarize_prob) == (1.0, 0.0)

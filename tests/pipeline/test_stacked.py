@@ -28,6 +28,7 @@ EVERYTHING = ViewSpec(
     solarize_prob=0.3,
     mask_prob=0.6,
 )
+UNTOUCHED = {"area_frac": (1.0, 1.0), "aspect": (1.0, 1.0), "jitter_prob": 0.0, "blur_prob": 0.0}
 
 
 def one_view(**changes: object) -> ViewRecipe:
@@ -87,6 +88,7 @@ def levels(views: torch.Tensor, recipe: ViewRecipe) -> np.ndarray:
         (one_view(), (32, 32)),
         (one_view(size_px=24, interpolation="bilinear"), (40, 64)),
         (one_view(source="partner", mask_prob=0.0), (32, 32)),
+        (one_view(solarize_kind="binarise", solarize_prob=1.0, **UNTOUCHED), (32, 32)),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

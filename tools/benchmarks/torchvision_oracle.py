@@ -44,7 +44,7 @@ def render(
         sigma = float(drawn.blur_sigma[row])
         image = F.gaussian_blur(image, [BLUR_TAPS, BLUR_TAPS], [sigma, sigma])
     if drawn.solarize[row]:
-        image = F.solarize(image, spec.solarize_threshold * 255)
+        image = _solarize(image, spec)
     for kind, level in zip(drawn.strong_op[row], drawn.strong_level[row], strict=True):
         if kind >= 0:
             image = torchvision_strong.apply(image, STRONG[kind][0], float(level))
@@ -93,7 +93,16 @@ def _cut(image: Image.Image, spec: ViewSpec, drawn: ViewParameters, row: int) ->
             image = _resize(image, F.get_size(F.resize(image, [spec.resize_px], how)), how)
         return F.center_crop(image, [spec.size_px, spec.size_px])
     x, y, width, height = drawn.crop_xywh[row].tolist()
-    return _resize(F.crop(image, y, x, height, width), [spec.size_px, spec.size_px], how)
+    side = spec.resize_px or spec.size_px
+    image = _resize(F.crop(image, y, x, height, width), [side, side], how)
+    return F.center_crop(image, [spec.size_px, spec.size_px])
+
+
+def _solarize(image: Image.Image, spec: ViewSpec) -> Image.Image:
+    threshold = spec.solarize_threshold * 255
+    if spec.solarize_kind == "invert":
+        return F.solarize(image, threshold)
+    return image.point([255 * (level >= threshold) for level in range(256)] * 3)
 
 
 def _resize(image: Image.Image, size_hw: list[int], how: InterpolationMode) -> Image.Image:
