@@ -27,33 +27,35 @@ def guided_filter(guide: Floats, values: Floats, radius_px: int, eps: float = SM
         side = (2 * radius_px + 1, 2 * radius_px + 1)
         return np.asarray(cv2.boxFilter(plane, -1, side, borderType=cv2.BORDER_REFLECT))
 
-    mean_i, mean_p = box(guide), box(values)
-    joint = box(guide * values[..., None]) - mean_i * mean_p[..., None]
+    colours = [np.asarray(plane) for plane in cv2.split(guide)]
+    means, mean_p = [box(colour) for colour in colours], box(values)
+    joint = [box(c * values) - m * mean_p for c, m in zip(colours, means, strict=True)]
     pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-    products = np.stack([guide[..., i] * guide[..., j] for i, j in pairs], axis=-1)
-    means = np.stack([mean_i[..., i] * mean_i[..., j] for i, j in pairs], axis=-1)
-    # OpenCV filters at most four channels of a picture at a time.
-    covariance = np.concatenate([box(products[..., :3]), box(products[..., 3:])], axis=-1) - means
-    slope = _solve_symmetric(covariance, joint, eps)
-    offset = mean_p - (slope * mean_i).sum(axis=-1)
-    out: Floats = (box(slope) * guide).sum(axis=-1) + box(offset)
+    covariance = [box(colours[i] * colours[j]) - means[i] * means[j] for i, j in pairs]
+    slopes = _solve_symmetric(covariance, joint, eps)
+    offset = mean_p
+    for slope, mean in zip(slopes, means, strict=True):
+        offset = offset - slope * mean
+    out = box(offset)
+    for slope, colour in zip(slopes, colours, strict=True):
+        out += box(slope) * colour
     return np.clip(out, 0, 1)
 
 
-def _solve_symmetric(covariance: Floats, right: Floats, eps: float) -> Floats:
-    """(C + eps I)^-1 r for every pixel, C given as (xx, xy, xz, yy, yz, zz), by cofactors."""
-    xx, xy, xz, yy, yz, zz = np.moveaxis(covariance.astype(np.float64), -1, 0)
+def _solve_symmetric(covariance: list[Floats], right: list[Floats], eps: float) -> list[Floats]:
+    """(C + eps I)^-1 r for every pixel, C given as planes xx, xy, xz, yy, yz, zz, by cofactors.
+
+    Single precision will do: of pictures in [0, 1] no entry of C is above 1, and eps is well above
+    its rounding.
+    """
+    xx, xy, xz, yy, yz, zz = covariance
     xx, yy, zz = xx + eps, yy + eps, zz + eps
     c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
     determinant = xx * c_xx + xy * c_xy + xz * c_xz
-    x, y, z = np.moveaxis(right.astype(np.float64), -1, 0)
-    rows = (
-        c_xx * x + c_xy * y + c_xz * z,
-        c_xy * x + c_yy * y + c_yz * z,
-        c_xz * x + c_yz * y + c_zz * z,
-    )
-    return (np.stack(rows, axis=-1) / determinant[..., None]).astype(np.float32)
+    rows = ((c_xx, c_xy, c_xz), (c_xy, c_yy, c_yz), (c_xz, c_yz, c_zz))
+    x, y, z = right
+    return [(a * x + b * y + c * z) / determinant for a, b, c in rows]
 
 
 def enlarge(saliency: Floats, rgb: NDArray[np.uint8], long_side_px: int) -> Floats:
