@@ -6,6 +6,7 @@ image once and cuts every view from it.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -317,12 +318,18 @@ class _Running:
 
 
 def _explain(work: Work, error: RuntimeError) -> Exception:
-    """Which rows made DALI fail, found with the host's decoder; the error itself if none."""
+    """Which rows made DALI fail, found with the host's decoder; the error itself if none.
+
+    What only a GPU's decoders refuse DALI names by its row, but not whether it is the partner.
+    """
     faults: dict[int, Fault] = {}
     for row, data in enumerate(work.images):
         _note_fault(faults, row, "image", data)
     for row, data in enumerate(work.partner_images or ()):
         _note_fault(faults, row, "partner", data)
+    named = re.search(r"Failed to decode sample #(\d+)", str(error))
+    if named and not faults and work.partner_images is None:
+        faults[int(named[1])] = Fault("image", "DALI cannot decode it")
     return BadImages(faults) if faults else error
 
 

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from fovea.pipeline.decode import decode_rgb
+from fovea.pipeline.executor import BadImages, Work
 from fovea.pipeline.repair import RepairOptions, repair
 from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.store import ShardSet
@@ -158,3 +159,15 @@ def test_dali_agrees_on_every_chroma_sampling_that_is_copied(size: tuple[int, in
     for data, picture in zip(files, dali_pictures(files), strict=True):
         assert repair(data, RepairOptions()).data == data
         assert np.array_equal(picture, decode_rgb(data))
+
+
+def test_a_row_that_dali_alone_refuses_is_replaced_too(photo_shards) -> None:
+    from fovea.pipeline.graph import _explain
+
+    work = Work([photo_shards.read(i) for i in range(3)], {})
+    bad = _explain(work, RuntimeError("Failed to decode sample #2 : "))
+    assert isinstance(bad, BadImages) and list(bad.faults) == [2]
+    other = RuntimeError("out of memory")
+    assert _explain(work, other) is other
+    paired = Work(work.images, {}, partner_images=work.images)
+    assert not isinstance(_explain(paired, RuntimeError("Failed to decode sample #2")), BadImages)
