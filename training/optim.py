@@ -204,9 +204,7 @@ class Lars(torch.optim.Optimizer):
 
 def _trust(parameters: list[Tensor], updates: list[Tensor], eta: float) -> list[Tensor]:
     """eta * |p| / |u|, and 1 where either is 0, without a wait for the device."""
-    found = []
-    norms = zip(torch._foreach_norm(parameters), torch._foreach_norm(updates), strict=True)
-    for size, change in norms:
-        usable = (size > 0) & (change > 0)
-        found.append(torch.where(usable, eta * size / change, torch.ones_like(size)))
-    return found
+    sizes = torch.stack(torch._foreach_norm(parameters))
+    changes = torch.stack(torch._foreach_norm(updates))
+    usable = (sizes > 0) & (changes > 0)
+    return list(torch.where(usable, eta * sizes / changes, 1.0).unbind())
