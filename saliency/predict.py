@@ -89,11 +89,11 @@ def predict(network: SaliencyNetwork, squares: Tensor) -> Tensor:
 def _network(path: Path, digest: str, kind: str) -> tuple[SaliencyNetwork, torch.device]:
     """The network on this worker's device, loaded once a process."""
     del digest  # part of the key: a rewritten file is loaded again
-    index = 0
-    if kind == "cuda":
+    device = torch.device(kind)
+    if device.type == "cuda" and device.index is None:
         worker = multiprocessing.current_process()._identity
-        index = (worker[-1] - 1 if worker else 0) % torch.cuda.device_count()
-    device = torch.device(kind, index)
+        number = (worker[-1] - 1 if worker else 0) % torch.cuda.device_count()
+        device = torch.device("cuda", number)
     network = load_network(path).to(device)
     return network.to(memory_format=torch.channels_last), device
 

@@ -47,7 +47,7 @@ def world(device: str = "auto") -> Iterator[World]:
         device: "auto" (this process's GPU where there is one), "cpu" or "cuda".
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: a GPU is asked for and there is none, or not one for each process.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -95,6 +95,11 @@ def _device(device: str, local_rank: int) -> torch.device:
         raise UserError("--device cuda: no CUDA device is visible here; write --device cpu")
     if device == "cpu" or not have:
         return torch.device("cpu")
+    if local_rank >= (cards := torch.cuda.device_count()):
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU, there are {cards}: write"
+            f" --nproc-per-node {cards}, or --device cpu"
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

@@ -103,6 +103,14 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
         pass
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UserError, match="--nproc-per-node 1"), distributed.world():
+        pass
+
+
 def test_global_batch_norm_is_batch_norm_on_one_rank():
     torch.manual_seed(0)
     ours, theirs = GlobalBatchNorm(3), torch.nn.BatchNorm2d(3)

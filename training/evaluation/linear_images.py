@@ -116,7 +116,7 @@ def fit(
 ) -> Heads:
     """Heads trained on features of random views; the backbone stays as it is, in eval mode."""
     batch = min(config.batch_size, len(data))
-    backbone.eval().to(device)
+    backbone.eval().to(device).to(memory_format=torch.channels_last)
     heads: Heads | None = None
     with Loader(
         data, recipe, batch_size=batch, seed=seed, executor=executor, device=device, threads=threads
