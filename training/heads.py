@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -57,6 +58,21 @@ class Encoder(nn.Module):
         return torch.autocast(
             like.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
         )
+
+
+def by_size(function: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+    """``function`` (N, ...) -> (N, D) of every view (B, 3, H, W), those of one size as one batch.
+
+    Batch norm then sees them together, as in the released code of SimCLR, SwAV and DINO.
+    """
+    places: dict[torch.Size, list[int]] = {}
+    for place, view in enumerate(views):
+        places.setdefault(view.shape, []).append(place)
+    found: dict[int, Tensor] = {}
+    for same in places.values():
+        batch = views[same[0]] if len(same) == 1 else torch.cat([views[i] for i in same])
+        found |= zip(same, function(batch).chunk(len(same)), strict=True)
+    return [found[place] for place in range(len(views))]
 
 
 def full(values: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
 from fovea.training import backbones, optim
 from fovea.training.config import METHODS, RunConfig, as_written_now, difference
+from fovea.training.heads import by_size
 from fovea.training.method import (
     BatchShape,
     ChecksBatch,
@@ -143,6 +144,29 @@ def test_teacher_follows_by_ema_and_keeps_its_own_statistics(name):
         assert torch.equal(buffer, statistics[buffer_name]), buffer_name
     means = [b for n, b in method.teacher.named_buffers() if n.endswith("running_mean")]
     assert any(bool(mean.abs().sum() > 0) for mean in means)
+
+
+@pytest.mark.parametrize(
+    ("name", "batches"),
+    [("dino", 2), ("swav", 2), ("simclr", 1), ("byol", 2), ("simsiam", 2), ("relicv2", 3)],
+)
+def test_which_views_batch_norm_sees_together(name, batches):
+    """Forward passes of the student's backbone: one a size for those that have it so in their
+    released code, one a view for the others. The statistics are those of the joint batch."""
+    method, batch = make_method(name), make_batch(name, 0)
+    method.forward(batch, progress(0))
+    norm = method.student.backbone.stem[1]
+    assert int(norm.num_batches_tracked) == batches
+    if name == "simclr":
+        seen = method.student.backbone.stem[0](torch.cat(list(batch.views.values())))
+        torch.testing.assert_close(norm.running_mean, 0.1 * seen.mean(dim=(0, 2, 3)))
+
+
+def test_views_of_one_size_go_together_and_come_back_in_order():
+    views = [torch.full((2, 3, px, px), float(i)) for i, px in enumerate((8, 4, 8, 4, 8))]
+    found = by_size(lambda x: x.mean(dim=(1, 2, 3))[:, None] + len(x), views)
+    assert [view.tolist() for view in found] == [[[6.0]] * 2, [[5.0]] * 2, [[8.0]] * 2,
+                                                 [[7.0]] * 2, [[10.0]] * 2]  # fmt: skip
 
 
 def test_drop_path_is_the_students_alone_and_grows_over_the_blocks():

@@ -16,7 +16,7 @@ from fovea.pipeline.errors import UserError
 
 from .. import distributed, ema, schedule
 from ..backbones import drop_paths
-from ..heads import Encoder, Prototypes, feature_width
+from ..heads import Encoder, Prototypes, by_size, feature_width
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
 
@@ -108,7 +108,7 @@ class DinoHead(nn.Sequential):
 
 
 class DINO(nn.Module):
-    """See the module. Every view is a forward pass of its own."""
+    """See the module. Views of one size go through the backbone as one batch."""
 
     centre: Tensor  # (1, C)
 
@@ -126,10 +126,10 @@ class DINO(nn.Module):
         """Loss of all pairs of a global teacher view and another student view."""
         config = self.config
         views = [*views_of(batch, "global"), *views_of(batch, "local")]
-        student_features = [self.student.features(view) for view in views]
+        student_features = by_size(self.student.features, views)
         student = torch.stack([self.student.heads(f)[0] for f in student_features])
         with torch.no_grad():
-            teacher_features = [self.teacher.features(view) for view in views[:2]]
+            teacher_features = by_size(self.teacher.features, views[:2])
             teacher = torch.stack([self.teacher.heads(f)[0] for f in teacher_features])
         temp = teacher_temperature(
             progress.epoch,

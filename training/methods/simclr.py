@@ -15,7 +15,7 @@ from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
 
 from ..distributed import gather_with_grad, rank
-from ..heads import Encoder, feature_width, mlp
+from ..heads import Encoder, by_size, feature_width, mlp
 from ..method import BatchShape, DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
 
@@ -56,7 +56,7 @@ def nt_xent(first_BD: Tensor, second_BD: Tensor, temp: float) -> Tensor:
 
 
 class SimCLR(nn.Module):
-    """See the module."""
+    """See the module; both views go through the network as one batch."""
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class SimCLR(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss of two views; with accumulation the negatives are those of the slice."""
-        first, second = [self.student(view) for view in views_of(batch, "view")]
+        first, second = by_size(self.student, views_of(batch, "view"))
         loss = nt_xent(first, second, self.config.temp)
         return StepOutput(loss, {"feature_std": feature_std(first)})
 

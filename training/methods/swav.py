@@ -16,7 +16,7 @@ from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
 
 from ..distributed import gather, rank
-from ..heads import Encoder, UnitPrototypes, feature_width, mlp
+from ..heads import Encoder, UnitPrototypes, by_size, feature_width, mlp
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
 
@@ -76,7 +76,8 @@ def swapped_loss(scores_VBK: Tensor, assignments_GBK: Tensor, temp: float) -> Te
 
 
 class SwAV(nn.Module):
-    """See the module; assignments are made over the batch of all ranks."""
+    """See the module; assignments are made over the batch of all ranks. Views of one size go
+    through the backbone as one batch, all of them through the head."""
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
         super().__init__()
@@ -89,8 +90,9 @@ class SwAV(nn.Module):
         """Loss of all views against the assignments of the global ones."""
         config = self.config
         views = [*views_of(batch, "global"), *views_of(batch, "local")]
-        both = [self.student.both(view) for view in views]
-        scores = torch.stack([score for _, score in both])
+        features = torch.cat(by_size(self.student.features, views))
+        projected, scored = self.student.heads(features)
+        scores = torch.stack(scored.chunk(len(views)))
         own = slice(rank() * scores.shape[1], (rank() + 1) * scores.shape[1])
         assignments = torch.stack(
             [
@@ -99,7 +101,7 @@ class SwAV(nn.Module):
             ]
         )
         loss = swapped_loss(scores, assignments, config.temp)
-        return StepOutput(loss, {"feature_std": feature_std(both[0][0])})
+        return StepOutput(loss, {"feature_std": feature_std(projected.chunk(len(views))[0])})
 
     def after_backward(self, progress: Progress) -> None:
         """The prototypes take no step in the first epochs."""
