@@ -102,12 +102,16 @@ def views_of(name):
     return adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config).views
 
 
-@pytest.mark.parametrize(("name", "large", "small"), [("2_0", 2, 0), ("2_2", 2, 2), ("4_0", 4, 0)])
-def test_the_ablation_of_views_has_no_masks(name, large, small):
+@pytest.mark.parametrize(
+    ("large", "small"), [(2, 0), (2, 2), (2, 6), (4, 0), (6, 2), (8, 2)], ids=str
+)
+def test_the_ablation_of_views_has_no_masks(large, small):
     """ReLICv2, section G.4: "using only standard SimCLR augmentations"."""
-    views = views_of(f"relicv2_r50_{name}")
+    views = views_of(f"relicv2_r50_{large}_{small}")
     assert [view.size_px for view in views.values()] == [224] * large + [96] * small
     assert all(view.mask_prob == 0 for view in views.values())
+    columns = [view.blur_prob for view in views.values()]  # of Table 4: odd, even, odd ...
+    assert columns == [0.1, 1.0] * (len(views) // 2)
 
 
 def test_the_first_version_has_its_own_views_with_two_crops_too():

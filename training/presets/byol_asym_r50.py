@@ -2,7 +2,7 @@
 
 Paper: ISD (Tejankar et al., ICCV 2021, arXiv:2012.09259), Table 1, row 'BYOL-asym', ResNet-50.
 Cost: 200 epochs of 1.28 M images, two views of 224 px each.
-Expected: the row of that table.
+Expected: 69.3 % linear top-1, 55.0 % NN, 59.2 % 20-NN.
 Command: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain \\
     byol_asym_r50 --data shards --out runs/byol_asym_r50
 """

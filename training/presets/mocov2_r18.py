@@ -2,7 +2,7 @@
 
 Paper: ISD (Tejankar et al., ICCV 2021, arXiv:2012.09259), Table 1, row 'MoCo v2', ResNet-18.
 Cost: 200 epochs of 1.28 M images, two views of 224 px each.
-Expected: the row of that table.
+Expected: 51.0 % linear top-1, 37.7 % NN, 42.1 % 20-NN.
 Command: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain \\
     mocov2_r18 --data shards --out runs/mocov2_r18
 """

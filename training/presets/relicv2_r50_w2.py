@@ -2,7 +2,7 @@
 
 Paper: ReLICv2 (Tomasev et al., arXiv:2201.05119), Table 5, ResNet-50 2x.
 Cost: 1000 epochs of 1.28 M images, four views of 224 px and two of 96 px, batch 4096.
-Expected: the row of Table 5 for this encoder.
+Expected: 79.0 % linear top-1, 94.5 % top-5.
 Command: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain \\
     relicv2_r50_w2 --data shards --masks masks --out runs/relicv2_r50_w2
 """

@@ -1,0 +1,15 @@
+"""ReLICv2 with 2 large and 6 small views."""
+
+from __future__ import annotations
+
+from ..views import ViewRecipe
+from .relicv2 import EVEN, ODD, SMALL_EVEN, SMALL_ODD
+
+RECIPE = ViewRecipe(
+    name="relicv2_2_6",
+    views={
+        **{f"large{i}": (ODD, EVEN)[i % 2] for i in range(2)},
+        **{f"small{i}": (SMALL_ODD, SMALL_EVEN)[i % 2] for i in range(6)},
+    },
+    cite="ReLICv2 (Tomasev et al., arXiv:2201.05119), ablation of views, [L, S] = [2, 6]",
+)
