@@ -91,6 +91,7 @@ def run(args: Args) -> int:
             figures = _figures(session, found, per_rank, args)
             figures["live"] = _live(Path(args.what))
             print(json.dumps(figures, indent=1) if args.json else "\n".join(_lines(figures)))
+        del session  # before the process group, as `pretrain` does
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -14,6 +14,9 @@ from fovea.training.config import RunConfig, preset
 from fovea.training.options import Options
 
 from .arguments import parse
+
+if TYPE_CHECKING:
+    from fovea.training.distributed import World
 
 OVERVIEW = """usage: fovea pretrain PRESET --data SHARDS --out RUN [options]
 
@@ -65,8 +68,16 @@ def read(argv: list[str]) -> Args:
 
 def run(args: Args) -> int:
     """Train; exit code 0 when complete, 75 when stopped by a signal, 1 when it diverged."""
-    from fovea.pipeline.files import DirectoryLock
     from fovea.training import distributed
+
+    with distributed.world(args.options.device) as world:
+        # In a function of its own, so that the model is gone before its process group: freed after
+        # it, the model may wait for ever for a thread of the group.
+        return _train(args, world)
+
+
+def _train(args: Args, world: World) -> int:
+    from fovea.pipeline.files import DirectoryLock
     from fovea.training.alarm import Diverged
     from fovea.training.display import Display
     from fovea.training.loop import Loop
@@ -74,25 +85,24 @@ def run(args: Args) -> int:
     from fovea.training.signals import REQUEUE_CODE
 
     options = args.options
-    with distributed.world(options.device) as world:
-        session = Run(args.config, options, world, preset=args.preset)
-        bar = Display(session.total_steps, session.steps_per_epoch, speaks=world.is_first)
-        lock = DirectoryLock(options.out) if world.is_first else nullcontext()
-        with bar, lock:
-            bar.say(_headline(args, session.step, session.total_steps, world.size))
-            try:
-                complete = Loop(session, bar).train()
-            except Diverged as stop:
-                sys.stderr.write(f"fovea: {stop}\n")
-                return 1
-        if world.is_first:
-            ended = "done" if complete else "stopped; the same command goes on from here"
-            print(f"{ended}: {options.out} at step {session.step} of {session.total_steps}")
-            if session.replaced:
-                print(
-                    f"{session.replaced} times a sample could not be read and a neighbour was"
-                    f" taken: look with 'fovea verify {options.data} --decode'"
-                )
+    session = Run(args.config, options, world, preset=args.preset)
+    bar = Display(session.total_steps, session.steps_per_epoch, speaks=world.is_first)
+    lock = DirectoryLock(options.out) if world.is_first else nullcontext()
+    with bar, lock:
+        bar.say(_headline(args, session.step, session.total_steps, world.size))
+        try:
+            complete = Loop(session, bar).train()
+        except Diverged as stop:
+            sys.stderr.write(f"fovea: {stop}\n")
+            return 1
+    if world.is_first:
+        ended = "done" if complete else "stopped; the same command goes on from here"
+        print(f"{ended}: {options.out} at step {session.step} of {session.total_steps}")
+        if session.replaced:
+            print(
+                f"{session.replaced} times a sample could not be read and a neighbour was"
+                f" taken: look with 'fovea verify {options.data} --decode'"
+            )
     return 0 if complete else REQUEUE_CODE
 
 
