@@ -6,11 +6,14 @@ Potentials", NIPS 2011, arXiv:1210.5644. B images, P pixels, S source pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+BAND = 512  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,8 @@ class CrfOptions:
     colour_weight: float = 10.0
     steps: int = 5
     stated_at_px: int = 432  # the lengths above are for this long side
-    sources: int = 32  # source pixels along the long side; 0 takes every pixel (exact)
+    bilateral_px: int = 216  # long side at which the bilateral sum is taken, at most
+    sources: int = 24  # source pixels along the long side; 0 takes every pixel
 
 
 def refine(probability: Tensor, rgb: Tensor, options: CrfOptions | None = None) -> Tensor:
@@ -33,7 +37,8 @@ def refine(probability: Tensor, rgb: Tensor, options: CrfOptions | None = None) 
     A pixel hears from every pixel through the sum of a spatial and a bilateral Gaussian, both
     normalised symmetrically, k'(i, j) = k(i, j) / sqrt(n_i n_j) (as in the authors' code). The
     bilateral sum runs over a regular grid of source pixels, so that it is one matrix product per
-    step; with every pixel as source it is exact.
+    step, and is taken on a smaller picture where this one is large: with every pixel as source, and
+    none left out, it is exact.
 
     Args:
         probability: (B, H, W) of the object, in [0, 1].
@@ -47,7 +52,7 @@ def refine(probability: Tensor, rgb: Tensor, options: CrfOptions | None = None) 
     height, width = probability.shape[1:]
     scale = max(height, width) / options.stated_at_px
     near = _Near(options.near_sigma_px * scale, height, width, probability)
-    wide = _Bilateral(rgb.float(), options.place_sigma_px * scale, options)
+    wide = _Bilateral(rgb.float(), options)
     unary = torch.logit(probability.float(), eps=1e-4)
     belief = torch.sigmoid(unary)
     for _ in range(options.steps):
@@ -59,43 +64,60 @@ def refine(probability: Tensor, rgb: Tensor, options: CrfOptions | None = None) 
 
 
 class _Near:
-    """Spatial Gaussian, normalised symmetrically: two one-dimensional convolutions."""
+    """Spatial Gaussian, normalised symmetrically: a product with each side's own."""
 
     def __init__(self, sigma_px: float, height: int, width: int, like: Tensor) -> None:
-        reach = max(1, round(4 * sigma_px))
-        place = torch.arange(-reach, reach + 1, device=like.device, dtype=torch.float32)
-        self.kernel = torch.exp(-(place**2) / (2 * sigma_px**2))
-        ones = torch.ones(1, height, width, device=like.device)
-        self.norm = self._blur(ones).rsqrt()
-
-    def _blur(self, values: Tensor) -> Tensor:
-        reach = len(self.kernel) // 2
-        rows = F.conv2d(values[:, None], self.kernel[None, None, :, None], padding=(reach, 0))
-        return F.conv2d(rows, self.kernel[None, None, None], padding=(0, reach))[:, 0]
+        self.rows, self.columns = (_line(size, sigma_px, like.device) for size in (height, width))
 
     def __call__(self, values: Tensor) -> Tensor:
-        return self.norm * self._blur(self.norm * values)
+        return self.rows @ values @ self.columns
+
+
+def _line(size: int, sigma_px: float, device: torch.device) -> Tensor:
+    """Gaussian between the pixels of a line, (S, S), normalised symmetrically."""
+    place = torch.arange(size, device=device, dtype=torch.float32) / sigma_px
+    kernel = _exp(-(place[:, None] - place).square() / 2)
+    norm = kernel.sum(1).rsqrt()
+    return norm[:, None] * kernel * norm
 
 
 class _Bilateral:
     """Gaussian of place and colour from the source pixels to all, normalised symmetrically."""
 
-    def __init__(self, rgb: Tensor, place_sigma_px: float, options: CrfOptions) -> None:
-        _, _, height, width = rgb.shape
-        self.shape = (height, width)
-        step = max(1, round(max(height, width) / options.sources)) if options.sources else 1
+    def __init__(self, rgb: Tensor, options: CrfOptions) -> None:
+        self.shape = rgb.shape[-2:]
+        long_px = max(self.shape)
+        factor = max(1.0, long_px / options.bilateral_px)
+        self.small = tuple(max(1, round(side / factor)) for side in self.shape)
+        height, width = self.small
+        step = max(1, round(max(self.small) / options.sources)) if options.sources else 1
         y = torch.arange(step // 2, height, step, device=rgb.device)
         x = torch.arange(step // 2, width, step, device=rgb.device)
         self.source = (y[:, None] * width + x).flatten()
-        features = _features(rgb, place_sigma_px, options.colour_sigma)  # (B, 5, P)
-        self.kernel = _gauss(features, features[:, :, self.source])  # (B, P, S)
+        place_sigma_px = options.place_sigma_px * long_px / options.stated_at_px / factor
+        pixels = _features(_resize(rgb, self.small), place_sigma_px, options.colour_sigma)
+        self.kernel = _gauss(pixels, pixels[:, :, self.source])
         self.share = height * width / len(self.source)
-        self.norm = (self.share * self.kernel.sum(2)).rsqrt()  # (B, P)
+        self.norm = (self.share * self._sum(torch.ones_like(pixels[:, 0, self.source]))).rsqrt()
 
     def __call__(self, values: Tensor) -> Tensor:
-        weighted = (self.norm * values.flatten(1))[:, self.source]
-        heard = torch.bmm(self.kernel, weighted[:, :, None])[:, :, 0]
-        return (self.share * self.norm * heard).unflatten(1, self.shape)
+        small = _resize(values[:, None], self.small).flatten(1)
+        heard = self._sum((self.norm * small)[:, self.source])
+        message = (self.share * self.norm * heard).unflatten(1, self.small)
+        return _resize(message[:, None], self.shape)[:, 0]
+
+    def _sum(self, sent: Tensor) -> Tensor:
+        """What every pixel hears (B, P) of what the sources send (B, S)."""
+        return torch.cat([torch.bmm(part, sent[:, :, None]) for part in self.kernel], 1)[:, :, 0]
+
+
+def _resize(planes: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, H, W) averaged to a smaller size, or interpolated to a larger one."""
+    if planes.shape[-2:] == size:
+        return planes
+    if planes.shape[-1] > size[-1]:
+        return F.interpolate(planes, size, mode="area")
+    return F.interpolate(planes, size, mode="bilinear", align_corners=False)
 
 
 def _features(rgb: Tensor, place_sigma_px: float, colour_sigma: float) -> Tensor:
@@ -109,10 +131,16 @@ def _features(rgb: Tensor, place_sigma_px: float, colour_sigma: float) -> Tensor
     return torch.cat([place, colour], dim=1)
 
 
-def _gauss(pixels: Tensor, sources: Tensor) -> Tensor:
-    """exp(-|f_i - f_j|^2 / 2), (B, P, S), from the product of the features."""
-    product = torch.bmm(pixels.transpose(1, 2), sources)
-    product -= pixels.square().sum(1)[:, :, None] / 2
-    product -= sources.square().sum(1)[:, None] / 2
-    # Below -60 a kernel is nothing, and denormal numbers would cost twenty times the time.
-    return product.clamp_(-60, 0).exp_()
+def _gauss(pixels: Tensor, sources: Tensor) -> list[Tensor]:
+    """exp(-|f_i - f_j|^2 / 2), (B, P, S), as parts of `BAND` pixels, which stay in a processor's
+    cache while they are made: -|f_i|^2 / 2 + f_i . f_j - |f_j|^2 / 2 as one product."""
+    squares = [points.square().sum(1, keepdim=True) / -2 for points in (pixels, sources)]
+    left = torch.cat([pixels, squares[0], torch.ones_like(squares[0])], 1).transpose(1, 2)
+    right = torch.cat([sources, torch.ones_like(squares[1]), squares[1]], 1)
+    return [_exp(torch.bmm(part, right)) for part in left.split(BAND, 1)]
+
+
+def _exp(values: Tensor) -> Tensor:
+    """Exponential, in place; below -60 it is nothing, and denormal numbers would cost twenty times
+    the time."""
+    return values.clamp_(-60, 0).exp_()

@@ -62,6 +62,15 @@ def test_grid_of_sources_is_close(reference: ModuleType) -> None:
     assert np.abs(run(probability, rgb, options) - want).mean() < 0.02
 
 
+def test_bilateral_sum_of_a_smaller_picture_is_close(reference: ModuleType) -> None:
+    probability, rgb = picture(36, 48, 5)
+    options = CrfOptions(**KERNELS, steps=5, stated_at_px=48, sources=0, bilateral_px=24)
+    want = reference.mean_field(probability, rgb, **KERNELS, steps=5)
+    got = run(probability, rgb, options)
+    assert np.abs(got - want).mean() < 0.03
+    assert ((got > 0.5) == (want > 0.5)).mean() > 0.97
+
+
 def test_cleans_a_noisy_map() -> None:
     probability, rgb = picture(40, 48, 2)
     inside = rgb[..., 0] > 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -34,9 +34,9 @@ class Args:
     Example: fovea bench masks ecssd/images ecssd/masks --network saliency/network.pt
     """
 
-    images: tyro.conf.Positional[Path]
+    images: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGES")]
     """Folder of photographs (.jpg)."""
-    truth: tyro.conf.Positional[Path]
+    truth: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TRUTH")]
     """Folder of their masks (.png of the same name, white is object)."""
     settings: tuple[str, ...] = ("full", "batch")
     """Of the priors; none scores the network alone."""
@@ -182,7 +182,7 @@ def _crf(pairs: list[Pair]) -> dict[str, float]:
     from fovea.saliency.pseudo import square
 
     figures = {}
-    for side, sources in ((64, 16), (128, 16), (432, 16)):
+    for side, sources in ((64, 16), (128, 16), (432, 24)):
         rgb = torch.from_numpy(np.stack([square(rgb, side) for rgb, _ in pairs]))
         prob = torch.rand(len(pairs), side, side, generator=torch.Generator().manual_seed(0))
         planes = rgb.permute(0, 3, 1, 2)
