@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDEST_FRAC = 0.075  # of the long side: 30 px at 400
-FLAT_LEVELS = 8  # a frame's rows deviate less than this from the outermost's mean, of 255
+FLAT_LEVELS = 8  # a frame's rows deviate less than this from the outermost's mean, of 255 ...
+FLAT_SHARE = 0.95  # ... at this share of their pixels
 STEP_LEVELS = 16  # the picture inside differs from the frame by more than this ...
 STEP_SHARE = 0.7  # ... for at least this share of the frame's inner edge
 MIN_SIDES = 2  # a flat band along one side is often sky or table
@@ -46,7 +47,7 @@ def _depth(rows: NDArray[np.int16], band: int) -> int:
     """Rows of frame at the start of `rows`, the blurred one at its edge included; 0 for none."""
     level = rows[0].mean()
     off = np.abs(rows[: band + 2] - level)
-    flat = np.quantile(off, 0.95, axis=1) < FLAT_LEVELS
+    flat = (off < FLAT_LEVELS).mean(axis=1) >= FLAT_SHARE
     depth = len(flat) if flat.all() else int(flat.argmin())
     if not 0 < depth <= band or (off[depth + 1] > STEP_LEVELS).mean() < STEP_SHARE:
         return 0
