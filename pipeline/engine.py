@@ -39,6 +39,17 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def workers_of(option: int) -> int:
+    """Processes that ``--workers`` asks for; 0 takes every core.
+
+    Raises:
+        UserError: less than 0.
+    """
+    if option < 0:
+        raise UserError(f"--workers {option}: want 1 or more, or 0 for every core")
+    return option or available_cores()
+
+
 def run_local(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
@@ -75,11 +86,17 @@ def _run_pool(
     begin = (_begin_worker, (os.getpid(),))
     with ProcessPoolExecutor(workers, context, *begin) as pool:
         futures: dict[Future[Result], int] = {}
+        others = multiprocessing.active_children()
         try:
             for number, task in tasks.items():
                 futures[pool.submit(function, task)] = number
             for future in as_completed(futures):
                 yield futures.pop(future), future.result()
+        except (KeyboardInterrupt, GeneratorExit):  # what runs can be made again: nobody waits
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.kill()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -94,7 +111,7 @@ def _may_fork() -> bool:
 
 
 def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, which lets running shards finish, and die when it dies.
+    """Leave Ctrl-C to the parent, which ends its workers, and die when it dies.
 
     An orphan would go on writing into a folder that the next job has locked.
     """

@@ -24,6 +24,20 @@ SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2): start, do not wait
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
+def make_folder(folder: Path) -> None:
+    """Create `folder` and those above it, where they are not there.
+
+    Raises:
+        UserError: a file is in the way, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: is a file, or below one; give a folder") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); give another") from None
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -159,6 +173,28 @@ class DirectoryLock:
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one job, creating it; it goes again where nothing was written into it.
+
+    What killed writers left is removed before, and after: Ctrl-C kills the workers.
+
+    Raises:
+        UserError: it is no folder, cannot be written, or another process holds it.
+    """
+    make_folder(folder)
+    try:
+        with DirectoryLock(folder):
+            remove_partials(folder)
+            try:
+                yield
+            finally:
+                remove_partials(folder)
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager

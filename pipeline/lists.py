@@ -166,7 +166,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     """(path, label) of each line.
 
     Raises:
-        UserError: a line makes no sense, or the text is not UTF-8.
+        UserError: it cannot be read, a line makes no sense, or the text is not UTF-8.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -178,6 +178,8 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield from (_text_row(line) for line in file if line.strip())
     except csv.Error as error:
         raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _delimiter(file: TextIO) -> str:

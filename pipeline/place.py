@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import UserError
-from .files import DirectoryLock, is_alive, remove_partials, write_atomic
+from .files import held_folder, is_alive, write_atomic
 from .remote import filesystem, is_url, with_retries
 
 LOCK_OBJECT = ".lock.json"
@@ -71,20 +71,9 @@ class FolderPlace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder, creating it; what killed writers left is removed."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f"{self.folder}: is a file; give a folder for the shards") from None
-        try:
-            with DirectoryLock(self.folder):
-                remove_partials(self.folder)
-                yield
-        finally:
-            with contextlib.suppress(OSError):  # where nothing was written into it
-                self.folder.rmdir()
+        return held_folder(self.folder)
 
     def renew(self) -> None:
         """The kernel knows that we live."""

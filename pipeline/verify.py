@@ -96,7 +96,7 @@ def verify(
         images: for masks, the image shards that they are meant for.
 
     Raises:
-        UserError: there is no manifest, or it is damaged.
+        UserError: there is no manifest, or it is damaged; `images` for what is no mask set.
     """
     if not is_url(str(place)):
         tars = {path.name for path in Path(place).glob("*.tar")}
@@ -118,6 +118,8 @@ def _verify(
     """`tars` are those in the directory, wherever that is; the small files are in `folder`."""
     manifest = Manifest.load(folder)
     masks = manifest.kind == "masks"
+    if images is not None and not masks:
+        raise UserError(f"--images {images}: {url or folder} holds no masks: leave it away")
     tasks = [
         ShardTask(folder, number, info, masks, decode, url)
         for number, info in enumerate(manifest.shards)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fovea.pipeline.decode import DecodeError, decode_rgb
 from fovea.pipeline.engine import Engine, run_local
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.files import DirectoryLock, disk_errors, remove_partials, write_atomic
+from fovea.pipeline.files import disk_errors, held_folder, write_atomic
 from fovea.pipeline.layout import FORMAT_VERSION, MANIFEST, MASK_SAMPLE, MASK_SUFFIX, SAMPLES
 from fovea.pipeline.manifest import Manifest, ShardInfo
 from fovea.pipeline.shards import write_tar
@@ -106,17 +106,14 @@ def make_masks(
         UserError: images too small, another job or other contents in the folder, a full disk.
     """
     _check_sizes(images, long_side_px)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with DirectoryLock(folder):
-            remove_partials(folder)
-            options = {**source.options(), "long_side_px": long_side_px}
-            if _finished(images, folder, options):
-                return Manifest.load(folder)
-            _begin(images, folder, options)
-            tasks = _tasks(images, folder, source, long_side_px, decode_threads)
-            _run(images, folder, tasks, workers, engine, report)
-            return _finish(images, folder, options)
+    with disk_errors(folder), held_folder(folder):
+        options = {**source.options(), "long_side_px": long_side_px}
+        if _finished(images, folder, options):
+            return Manifest.load(folder)
+        _begin(images, folder, options)
+        tasks = _tasks(images, folder, source, long_side_px, decode_threads)
+        _run(images, folder, tasks, workers, engine, report)
+        return _finish(images, folder, options)
 
 
 def _check_sizes(images: ShardSet, long_side_px: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fovea.pipeline.decode import DecodeError, decode_rgb
 from fovea.pipeline.engine import Engine, run_local
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.files import write_atomic
+from fovea.pipeline.files import make_folder, write_atomic
 from fovea.pipeline.store import ShardSet
 
 from .picture import SETTINGS
@@ -74,7 +74,7 @@ def prepare_training(
         "setting": setting,
         "seed": seed,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _agree(folder, plan)
     if (folder / "images.npy").exists():
         return len(np.load(folder / "images.npy", mmap_mode="r"))

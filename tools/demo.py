@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.files import make_folder
 from fovea.pipeline.manifest import Manifest
 
 from . import cli
@@ -33,6 +34,7 @@ class Args:
     training patches come from its left half and held-out ones from its right half.
 
     Example: fovea demo --out demo-out
+
     Example: fovea demo --data photos --out demo-photos
     """
 
@@ -90,7 +92,7 @@ def _claim(args: Args) -> None:
             raise UserError(f"{args.out} holds a demo with other options: give another --out")
     elif args.out.exists() and any(args.out.iterdir()):
         raise UserError(f"{args.out} holds something else than a demo: give another --out")
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     claim.write_text(json.dumps(wanted))
 
 

@@ -85,7 +85,9 @@ def read(argv: list[str]) -> Args:
     name, *rest = argv
     if name not in PROTOCOLS:
         raise UserError(f"no protocol {name!r}: write fovea evaluate {{{','.join(PROTOCOLS)}}} RUN")
-    return Args(protocol=name, options=parse(PROTOCOLS[name][0], f"fovea evaluate {name}", rest))
+    prog = f"fovea evaluate {name}"
+    example = f"{prog} runs/ressl --train shards/train --val shards/val"
+    return Args(protocol=name, options=parse(PROTOCOLS[name][0], prog, rest, example=example))
 
 
 def run(args: Args) -> int:

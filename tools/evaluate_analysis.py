@@ -33,6 +33,7 @@ def evaluate(args: Analysis) -> int:
     """Computes, draws into RUN/eval/analysis, saves, prints."""
     import numpy as np
 
+    from fovea.pipeline.files import make_folder
     from fovea.training.evaluation import analysis
     from fovea.training.evaluation.results import Result
 
@@ -62,7 +63,7 @@ def evaluate(args: Analysis) -> int:
         "ARI": clusters.ari,
         "discriminant ratio": float(np.nanmedian(found["ratios"])),
     }
-    session.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(session.folder)
     with tempfile.TemporaryDirectory(prefix=".analysis-", dir=session.folder) as work:
         folder = Path(work) / "analysis"  # takes its place with the result, not before
         folder.mkdir()

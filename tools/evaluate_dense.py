@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from .arguments import RunOrFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dense:
     """FCN fine-tuned on images with class masks, scored by mean IoU."""
 
-    run: tyro.conf.Positional[Path]
+    run: RunOrFile
     """Run directory, or a checkpoint file; a ResNet with the ImageNet stem."""
     train: Path
     """Folder with images/ and masks/ (NAME.png, pixel = class, 255 = ignore)."""

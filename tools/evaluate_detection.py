@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from .arguments import RunOrFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """Mask R-CNN C4 fine-tuned on boxes and masks, scored by COCO's AP; ReSSL's Table 12."""
 
-    run: tyro.conf.Positional[Path]
+    run: RunOrFile
     """Run directory, or a checkpoint file; a ResNet with the ImageNet stem."""
     train: Path
     """Folder with images/ and annotations.json (COCO's instances)."""

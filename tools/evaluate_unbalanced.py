@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Unbalanced:
     """ISD's Table 4: pretrain on unbalanced draws, score by 1-NN on balanced data."""
 
-    work: tyro.conf.Positional[Path]
+    work: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="WORK")]
     """Folder for the drawn shards and the runs; the same command goes on where it was."""
     train: Path
     """Shards with labels that the draws are taken from."""

@@ -6,13 +6,13 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
 from fovea.pipeline import lookup
-from fovea.pipeline.engine import ENGINES, available_cores
+from fovea.pipeline.engine import ENGINES, available_cores, workers_of
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.manifest import Manifest
 from fovea.pipeline.store import MaskSet, ShardSet
@@ -20,7 +20,9 @@ from fovea.saliency.ablation import AblationSource
 from fovea.saliency.job import FAILED, Progress, make_masks
 from fovea.saliency.sources import PRIORS, PriorSource, Source
 
-from . import masks_page
+from . import job_progress, masks_page
+from .arguments import Shards
+from .evaluate_session import chosen_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,9 @@ class Args:
     Example: fovea mask shards/train masks/rbd --prior robust_background
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards."""
-    dst: tyro.conf.Positional[Path]
+    dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """Folder for the mask shards; created if it is not there."""
     prior: tuple[str, ...] = ()
     """One or more priors; the mask is their mean. 'all' takes every one."""
@@ -46,7 +48,7 @@ class Args:
     """Of the ablations add, remove and box: the masks that they spoil."""
     seed: int = 0
     """Of the ablations."""
-    device: str = ""
+    device: str | None = None
     """Of the network: cpu or cuda; by default cuda where there is one."""
     setting: Literal["batch", "full"] = "batch"
     """batch: 224 px, superpixels shared. full: 400 px, as in the papers; three times the time."""
@@ -69,17 +71,17 @@ def run(args: Args) -> int:
     source = _source(args)
     start = time.monotonic()
     with ShardSet.open(args.shards) as images:
-        last: list[Progress] = []
-        manifest = make_masks(
-            images,
-            args.dst,
-            source,
-            long_side_px=args.size,
-            workers=args.workers or _workers(source),
-            decode_threads=getattr(source, "threads", 1) - 1,
-            engine=ENGINES[args.engine],
-            report=last.append,
-        )
+        with job_progress.show(_failures, quiet=args.json) as report:
+            manifest = make_masks(
+                images,
+                args.dst,
+                source,
+                long_side_px=args.size,
+                workers=_workers(args, source),
+                decode_threads=getattr(source, "threads", 1) - 1,
+                engine=ENGINES[args.engine],
+                report=report,
+            )
         if args.page is not None:
             with MaskSet.open(args.dst, images) as masks:
                 masks_page.write(images, masks, args.page, priors=args.page_priors)
@@ -106,21 +108,25 @@ def _source(args: Args) -> Source:
 
         from fovea.saliency.predict import NetworkSource
 
-        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = chosen_device(args.device)
         cards = torch.cuda.device_count() if device == "cuda" else 0
         threads = max(1, available_cores() // cards) if cards else 1
         return NetworkSource.open(args.network, device, threads)
-    priors = tuple(lookup.names(PRIORS)) if args.prior == ("all",) else args.prior
+    priors = tuple(lookup.names(PRIORS)) if "all" in args.prior else args.prior
     return PriorSource(priors, args.setting)
 
 
-def _workers(source: Source) -> int:
+def _workers(args: Args, source: Source) -> int:
     """One process a core; for a network on GPUs one a GPU, each with its share of the cores."""
-    if getattr(source, "device", "cpu") == "cuda":
+    if args.workers == 0 and getattr(source, "device", "cpu") == "cuda":
         import torch
 
         return torch.cuda.device_count()
-    return available_cores()
+    return workers_of(args.workers)
+
+
+def _failures(progress: Progress) -> str:
+    return f"{progress.failed:,} failed"
 
 
 def _print_summary(args: Args, images: ShardSet, manifest: Manifest, wall_s: float) -> None:

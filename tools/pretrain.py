@@ -32,11 +32,11 @@ class Args:
     Start it under torchrun for several GPUs or nodes: the batch size is the global one.
 
     Example: fovea pretrain ressl_cifar10 --data shards/train --val shards/val --out runs/first
-    Example: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain ressl_r50 --data shards
-        --out runs/r50
+
+    Example: torchrun --nproc-per-node 8 -m fovea.tools.cli pretrain ressl_r50 --data shards --out r
     """
 
-    preset: tyro.conf.Positional[str]
+    preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
     """Name of a preset: the values that options below start from."""
     options: Annotated[Options, tyro.conf.arg(name="")]
     """Where it happens and how it reports."""
@@ -63,7 +63,7 @@ def read(argv: list[str]) -> Args:
     missing: Any = tyro.MISSING_NONPROP
     options = Options(data=missing, out=missing)
     default = Args(preset=argv[0], options=options, config=preset(argv[0]))
-    return parse(Args, "fovea pretrain", argv, default=default)
+    return parse(Args, f"fovea pretrain {argv[0]}", argv[1:], default=default)
 
 
 def run(args: Args) -> int:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tyro
 
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.files import make_folder
 
+from .arguments import Shards
 from .contact_sheet import COLOURS, Cell, draw_sheet, outline_windows, tint_background
+from .evaluate_session import at_least
 
 if TYPE_CHECKING:
     from fovea.pipeline.parameters import ViewParameters
@@ -29,7 +31,7 @@ class Args:
     Example: fovea preview shards/train --recipe relicv2 --masks masks/rbd --out views.png
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards."""
     recipe: str = "ressl"
     """Name of a recipe, or a .toml or .py file with one."""
@@ -56,6 +58,7 @@ def run(args: Args) -> int:
 
     if not 1 <= args.images <= 100:
         raise UserError(f"--images {args.images}: want 1 to 100 rows")
+    at_least(0, args, "seed", "epoch")
     recipe = find_recipe(args.recipe)
     data = ShardSet.open(args.shards)
     masks = MaskSet.open(args.masks, data) if args.masks is not None else None
@@ -68,7 +71,7 @@ def run(args: Args) -> int:
         heading = f"{start}: {len(recipe.views)} views of {count}"
         sheet = draw_sheet(_rows(args, recipe, data, masks), heading)
         note = f"{len(recipe.views)} views of recipe {recipe.name}; {recipe.cite}"
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out.parent)
     try:
         sheet.save(args.out)
     except (OSError, ValueError) as error:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from fovea.pipeline import lookup
-from fovea.pipeline.engine import available_cores
+from fovea.pipeline.engine import workers_of
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.files import DirectoryLock
+from fovea.pipeline.files import held_folder
 from fovea.pipeline.store import ShardSet
 from fovea.saliency.sources import PRIORS
+
+from .arguments import Shards
+from .evaluate_session import chosen_device
 
 if TYPE_CHECKING:
     from fovea.saliency.refine import Epoch, RefineOptions
@@ -29,7 +30,7 @@ class Args:
     Example: fovea refine shards/train --out saliency --recipe small
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards; no label is read."""
     out: Path
     """Folder for labels, state and network.pt."""
@@ -61,7 +62,7 @@ class Args:
     default the recipe's."""
     setting: Literal["full", "batch"] = "full"
     """Of the priors."""
-    device: str = ""
+    device: str | None = None
     """cpu or cuda; by default cuda where there is one."""
     workers: int = 0
     """Processes for the priors; 0 takes every core."""
@@ -71,17 +72,15 @@ class Args:
 
 def run(args: Args) -> int:
     """Prepare the masks, train, print where the network is."""
-    import torch
-
     from fovea.saliency.pseudo import prepare_training
     from fovea.saliency.refine import Trainer
 
     options = _options(args)
     priors = lookup.names(PRIORS)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(args.device)
     start = time.monotonic()
-    args.out.mkdir(parents=True, exist_ok=True)
-    with ShardSet.open(args.shards) as images, DirectoryLock(args.out):
+    with ShardSet.open(args.shards) as images, held_folder(args.out):
+        _check(args, options, len(images))
         count = prepare_training(
             images,
             args.out,
@@ -90,7 +89,7 @@ def run(args: Args) -> int:
             size_px=options.network.size_px,
             setting=args.setting,
             seed=args.seed,
-            workers=args.workers or available_cores(),
+            workers=workers_of(args.workers),
             report=lambda done, total: print(f"priors: {done} of {total} parts", flush=True),
         )
         _agree(args, options)
@@ -124,6 +123,22 @@ def _options(args: Args) -> RefineOptions:
         loss=args.loss or base.loss,
         seed=args.seed,
     )
+
+
+def _check(args: Args, options: RefineOptions, images: int) -> None:
+    """What would end the training after hours of priors ends it before them.
+
+    Raises:
+        UserError: too few images, or weights that do not fit the network.
+    """
+    from fovea.saliency.network import SaliencyNetwork
+    from fovea.saliency.weights import load_body
+
+    count = min(args.images, images)
+    if count < options.batch_size:
+        raise UserError(f"{count} images: want at least --batch-size {options.batch_size} of them")
+    if args.weights is not None:
+        load_body(SaliencyNetwork(options.network), args.weights)
 
 
 def _agree(args: Args, options: RefineOptions) -> None:

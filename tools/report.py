@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +19,7 @@ class Args:
     Example: fovea report runs/ressl --masks shards/masks/rbd
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
     """Run directories, as 'fovea pretrain --out' wrote them; or the folder of 'fovea evaluate
     unbalanced'."""
     out: Path | None = None
@@ -53,7 +54,7 @@ def write(
         UserError: a folder is no run, or the given data or masks are not there.
     """
     from fovea.pipeline.errors import UserError
-    from fovea.pipeline.files import disk_errors, write_atomic
+    from fovea.pipeline.files import disk_errors, make_folder, write_atomic
 
     from .report_compare import comparison
     from .report_run import is_comparison, read_comparison, read_run
@@ -70,6 +71,6 @@ def write(
     else:
         text = single(read_run(folders[0]), data=data, masks=masks)
     with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         write_atomic(out, text.encode())
     return out

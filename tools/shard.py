@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from fovea.pipeline.classes import ClassFrom
-from fovea.pipeline.engine import ENGINES, available_cores
-from fovea.pipeline.errors import UserError
+from fovea.pipeline.engine import ENGINES, workers_of
 from fovea.pipeline.manifest import Manifest
 from fovea.pipeline.repair import RepairOptions, Validate
-from fovea.pipeline.sharding import ShardOptions, shard_images
+from fovea.pipeline.sharding import Progress, ShardOptions, shard_images
 from fovea.pipeline.sources import SourceOptions
 
-from .shard_progress import show
+from .evaluate_session import at_least
+from .job_progress import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class Args:
     Example: fovea shard imagenet/train shards/train --workers 16
     """
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
     """Folder of images, tar or zip, folder of tars, CIFAR or STL-10 release, CSV/JSONL list, or
     s3://, gs://, https:// of these; torchvision:NAME:ROOT[:SPLIT] for a data set of torchvision."""
-    dst: tyro.conf.Positional[str]
+    dst: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DST")]
     """Folder for the shards, or s3:// or gs://; created if it is not there."""
     samples_per_shard: int = 1000
     """Images in each tar, and the unit of work."""
@@ -96,21 +96,24 @@ def options_of(args: Args) -> ShardOptions:
 
 def run(args: Args) -> int:
     """Shard and print what was copied, repaired and set aside."""
-    if args.workers < 0:
-        raise UserError(f"--workers {args.workers}: want 1 or more, or 0 for every core")
+    at_least(0, args, "max_bad", "seed")
     start = time.monotonic()
-    with show(quiet=args.json) as report:
+    with show(_bad, quiet=args.json) as report:
         manifest = shard_images(
             args.source,
             args.dst,
             options_of(args),
-            workers=args.workers or available_cores(),
+            workers=workers_of(args.workers),
             max_bad=args.max_bad,
             report=report,
             engine=ENGINES[args.engine],
         )
     _print_summary(args, manifest, time.monotonic() - start)
     return 0
+
+
+def _bad(progress: Progress) -> str:
+    return f"{progress.bytes_read / 1e6:,.1f} MB, {progress.bad:,} bad"
 
 
 def _print_summary(args: Args, manifest: Manifest, wall_s: float) -> None:

@@ -6,10 +6,11 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from fovea.pipeline.engine import available_cores
+from fovea.pipeline.engine import workers_of
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.rebuild import rebuild
 from fovea.pipeline.remote import is_url
@@ -23,7 +24,7 @@ class Args:
     Example: fovea verify shards/train --decode
     """
 
-    folder: tyro.conf.Positional[str]
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     """Folder of shards, or s3:// or gs://; with --repair also a folder of WebDataset tars that have
     no index and manifest."""
     decode: bool = False
@@ -31,7 +32,7 @@ class Args:
     repair: bool = False
     """Make index, samples.npy and manifest again from the tars, where the tars are sound."""
     images: Path | None = None
-    """Where FOLDER holds masks: the image shards that they must belong to."""
+    """Where DIR holds masks: the image shards that they must belong to."""
     workers: int = 0
     """Processes; 0 takes every core."""
     json: bool = False
@@ -51,7 +52,7 @@ def run(args: Args) -> int:
             args.folder,
             decode=args.decode,
             images=args.images,
-            workers=args.workers or available_cores(),
+            workers=workers_of(args.workers),
         )
     _print(args, problems, time.monotonic() - start)
     return 1 if problems else 0

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fovea.pipeline.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -42,3 +44,18 @@ class Options:
     """What to do when embeddings collapse."""
     wandb: str = ""
     """W&B project to log to as well (needs the extra)."""
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "threads": (self.threads is None or self.threads >= 1, "1 or more"),
+            "prefetch": (self.prefetch >= 1, "1 or more"),
+            "hw_decoder_frac": (0 <= self.hw_decoder_frac <= 1, "a share in [0, 1]"),
+            "log_every": (self.log_every >= 1, "1 step or more"),
+            "save_minutes": (self.save_minutes > 0, "more than 0"),
+            "save_every": (self.save_every >= 0, "1 step or more, or 0 to go by minutes"),
+            "eval_every": (self.eval_every >= 0, "1 epoch or more, or 0 for ten measurements"),
+        }
+        for name, (good, wanted) in ranges.items():
+            if not good:
+                option = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise UserError(f"{option}: want {wanted}")

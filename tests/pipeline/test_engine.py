@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from fovea.pipeline.sharding import ShardOptions, shard_images
 
 CHORES = """
 import os
+import signal
 from pathlib import Path
 from fovea.pipeline.errors import UserError
 
@@ -130,3 +133,45 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'fovea-ssl\[ray\]'"):
         list(run_ray(abs, [1], 1))
+
+
+@pytest.mark.dist
+def test_ctrl_c_ends_the_workers_at_once_and_leaves_no_half_file(tmp_path: Path) -> None:
+    """The terminal signals the whole group; the workers leave that to their parent."""
+    script = f"""
+import os, signal, time
+from pathlib import Path
+from fovea.pipeline.engine import run_local
+from fovea.pipeline.files import held_folder, whole_file
+
+def write(number):
+    with whole_file(Path({str(tmp_path)!r}) / "out" / str(number)) as file:
+        os.write(1, b"begun\\n")
+        time.sleep(1000)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    with held_folder(Path({str(tmp_path)!r}) / "out"):
+        list(run_local(write, range(8), workers=2))
+"""
+    path = tmp_path / "long.py"
+    path.write_text(script)
+    with subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as job:
+        ending = threading.Timer(60, os.killpg, (job.pid, signal.SIGKILL))
+        ending.start()
+        assert job.stdout is not None
+        begun = [job.stdout.readline() for _ in range(2)]
+        os.killpg(job.pid, signal.SIGINT)
+        _, said = job.communicate()
+        ending.cancel()
+    assert begun == ["begun\n"] * 2
+    assert "KeyboardInterrupt" in said
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(job.pid, 0)

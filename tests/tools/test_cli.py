@@ -32,3 +32,41 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert said.startswith("fovea: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("shard", "missing SRC DST; see 'fovea shard --help'"),
+        ("shard a", "missing DST;"),
+        ("shard a b c", "unknown option c;"),
+        ("shard a b --seed x", "--seed: want a whole number, not 'x';"),
+        ("shard a b --jsn", "unknown option --jsn; perhaps you meant --json;"),
+        ("shard a b --engine dask", "invalid choice 'dask' for argument '--engine'."),
+        ("pretrain ressl_demo", "missing --data PATH --out PATH; see 'fovea pretrain ressl_demo"),
+        (
+            "pretrain ressl_demo --data a --out b --optim.lr q",
+            "--optim.lr: want a number, not 'q';",
+        ),
+        ("evaluate knn", "missing RUN --train PATH --val PATH;"),
+    ],
+)
+def test_what_is_wrong_is_named_and_no_help_text_besides(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(line.split())
+    assert capsys.readouterr().err.startswith(f"fovea: {said}")
+
+
+def test_arguments_have_names_and_switches_both_directions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for line, words in (
+        ("shard --help", "SRC DST"),
+        ("evaluate fewshot --help", "Example: fovea evaluate fewshot"),
+        ("pretrain ressl_demo --help", "--method.predictor, --method.no-predictor"),
+    ):
+        with pytest.raises(SystemExit):
+            main(line.split())
+        assert words in capsys.readouterr().out

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fovea.pipeline.sharding import Progress
-from fovea.tools import cli
-from fovea.tools.shard_progress import figures
+from fovea.tools import cli, job_progress
+from fovea.tools.job_progress import figures
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,17 @@ def test_mistakes_are_one_line(tree: Path, tmp_path: Path, capsys, words, messag
 
 def test_progress_line() -> None:
     progress = Progress(images=10_000, done=4_000, done_before=1_000, bad=2, bytes_read=5_000_000)
-    line = figures(progress, elapsed_s=10.0)
-    assert line == "4,000/10,000 images, 300/s, 0.5 MB/s, 2 bad, 0:00:20 left"
-    assert "? left" in figures(Progress(10, 0, 0, 0, 0), 1.0)
+    line = figures(progress, 10.0, "2 bad")
+    assert line == "4,000/10,000 images, 300/s, 2 bad, 0:00:20 left"
+    assert "? left" in figures(Progress(10, 0, 0, 0, 0), 1.0, "")
+
+
+def test_progress_is_shown_in_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_progress, "LINE_EVERY_S", 0.0)
+    for quiet in (False, True):
+        with job_progress.show(lambda job: f"{job.bad} bad", quiet=quiet) as report:
+            report(Progress(images=10, done=4, done_before=4, bad=2, bytes_read=0))
+    said = capsys.readouterr()
+    assert said.err == "4/10 images, 0/s, 2 bad, ? left\n" and not said.out

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from ..arguments import Shards
 from . import harness
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Args:
     Example: fovea bench extract shards/val --backbone resnet18
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards."""
     backbone: str = "resnet18"
     """Network."""

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import tyro
 
 from fovea.pipeline import executor, parameters
 from fovea.pipeline.decode import decode_grey
@@ -19,6 +18,7 @@ from fovea.pipeline.errors import UserError
 from fovea.pipeline.executor import Executor, Work
 from fovea.pipeline.views import ViewRecipe, ViewSpec
 
+from ..arguments import Shards
 from . import harness, torchvision_oracle
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Args:
     Example: fovea bench parity shards/train --recipe ressl --images 64
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards to take photographs from."""
     recipe: str = "ressl"
     """Recipe whose whole chain is compared; its single steps are compared as well."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -48,7 +48,7 @@ class Args:
     Example: fovea bench shard imagenet/val --copies 4
     """
 
-    source: tyro.conf.Positional[Path]
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
     """Folder of JPEGs; read once before the clock starts, so that it is in the page cache. Nothing
     is written beside it: TMPDIR names the disk that is measured."""
     copies: int = 1

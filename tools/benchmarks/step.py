@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from fovea.pipeline.errors import UserError
 
+from ..arguments import Shards
 from . import harness
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Args:
     Example: fovea bench step shards/train --preset ressl_cifar10 --batch-size 64
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards."""
     preset: str = "ressl_demo"
     """What is trained."""

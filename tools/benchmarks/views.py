@@ -11,11 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from fovea.pipeline.engine import available_cores
 from fovea.pipeline.errors import UserError
 
+from ..arguments import Shards
 from . import harness
 from .apart import Apart, Endless
 
@@ -31,7 +30,7 @@ class Args:
     Example: fovea bench views shards/train --recipe relicv2 --masks masks/rbd
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards."""
     recipe: str = "ressl"
     """Recipe that every contestant makes."""

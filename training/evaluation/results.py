@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fovea.pipeline.files import write_atomic
+from fovea.pipeline.files import make_folder, write_atomic
 
 SAME = ("run", "checkpoint", "step", "branch", "train", "val", "settings")
 """Fields that say which measurement a result is of."""
@@ -56,7 +56,7 @@ class Result:
         Args:
             files: a folder of files that belong to the result; it becomes ``folder/PROTOCOL``.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / f"{self.protocol}.json"
         text = json.dumps(self.to_json(), indent=1) + "\n"
         content = json.loads(text)

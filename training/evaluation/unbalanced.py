@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.files import write_atomic
+from fovea.pipeline.files import make_folder, write_atomic
 from fovea.pipeline.layout import (
     IMAGE_SUFFIX,
     LABEL_SUFFIX,
@@ -101,7 +101,7 @@ def write_part(
         if manifest.options != options:
             raise UserError(f"{folder} holds other shards: give another --work folder")
         return manifest
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # Laid down in random order, as the sharder does: neighbours in a shard are of many classes.
     order = np.random.default_rng(0).permutation(rows)
     new_label = {int(c): i for i, c in enumerate(classes)}
