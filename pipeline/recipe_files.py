@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
@@ -82,12 +83,23 @@ def _from_toml(path: Path) -> ViewRecipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not TOML: {error}") from None
     try:
-        return _recipe(table, path.stem)
+        return from_table(table, path.stem)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def _recipe(table: dict[str, Any], default_name: str) -> ViewRecipe:
+def to_table(recipe: ViewRecipe) -> dict[str, Any]:
+    """Plain values of `recipe`, fit for JSON; `from_table` gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return plain
+
+
+def from_table(table: dict[str, Any], default_name: str = "") -> ViewRecipe:
+    """The recipe of a TOML file's values.
+
+    Raises:
+        UserError: an unknown name, or a value out of range.
+    """
     _refuse_unknown(table, _TOP, "top level")
     tables = table.get("views")
     if not isinstance(tables, dict) or not all(isinstance(v, dict) for v in tables.values()):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -17,6 +17,7 @@ from fovea.pipeline.errors import UserError
 from fovea.training.options import Options
 
 if TYPE_CHECKING:
+    from fovea.pipeline.views import ViewRecipe
     from fovea.training.config import RunConfig
     from fovea.training.run import Run
 
@@ -34,10 +35,11 @@ class Args:
     Start it under torchrun with the ranks of the run, for the rates of all of them.
 
     Example: fovea doctor ressl_r50 --data shards/train
+
     Example: fovea doctor runs/r50
     """
 
-    what: tyro.conf.Positional[str]
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET_OR_RUN")]
     """A preset, or the directory of a run, whose configuration and data are taken."""
     data: Path | None = None
     """Shards; those of the run by default."""
@@ -70,7 +72,7 @@ def run(args: Args) -> int:
 
     if args.batches < 2:
         raise UserError(f"--batches {args.batches}: want 2 or more")
-    config, data, masks = _configuration(args)
+    config, data, masks, recipe = _configuration(args)
     if args.batch_size:
         config = dataclasses.replace(config, batch_size=args.batch_size)
     with tempfile.TemporaryDirectory() as scratch, distributed.world(args.device) as world:
@@ -84,7 +86,7 @@ def run(args: Args) -> int:
             prefetch=args.prefetch,
             hw_decoder_frac=args.hw_decoder_frac,
         )
-        session = Run(config, options, world)
+        session = Run(config, options, world, recipe=recipe)
         found = rates.measure(session, args.batches)
         per_rank = _gathered(found)
         if world.is_first:
@@ -95,19 +97,21 @@ def run(args: Args) -> int:
     return 0
 
 
-def _configuration(args: Args) -> tuple[RunConfig, Path, Path | None]:
-    """Configuration, shards and masks of a preset or a run directory."""
+def _configuration(args: Args) -> tuple[RunConfig, Path, Path | None, ViewRecipe | None]:
+    """Configuration, shards, masks and recorded views of a preset or a run directory."""
     from fovea.training.config import RunConfig, preset
+
+    from .report_run import recipe_of
 
     stored = Path(args.what) / "config.json"
     if not stored.is_file():
         if args.data is None:
             raise UserError(f"fovea doctor {args.what}: give --data SHARDS with a preset")
-        return preset(args.what), args.data, args.masks
+        return preset(args.what), args.data, args.masks, None
     notes = json.loads(stored.read_text())
     data = args.data or Path(notes["data"])
     masks = args.masks or (Path(notes["masks"]) if notes.get("masks") else None)
-    return RunConfig.from_json(notes["config"]), data, masks
+    return RunConfig.from_json(notes["config"]), data, masks, recipe_of(notes)
 
 
 def _live(run_dir: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
+from .arguments import RunOrFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Common:
     """Options of every protocol."""
 
-    run: tyro.conf.Positional[Path]
+    run: RunOrFile
     """Run directory, or a checkpoint file."""
     train: Path
     """Shards with labels that the protocol may learn from."""
@@ -187,11 +187,15 @@ class Session:
         return results_folder(self.args.run, self.args.out)
 
     @cached_property
-    def backbone(self) -> nn.Module:
-        """The evaluated network, without heads, in eval mode."""
+    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
         from fovea.training.initial import load_network
 
-        return load_network(self.args.run, self.args.branch)[0]
+        return load_network(self.args.run, self.args.branch)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The evaluated network, without heads, in eval mode."""
+        return self._loaded[0]
 
     @cached_property
     def train(self) -> ShardSet:
@@ -219,11 +223,12 @@ class Session:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json of the run; empty for a bare checkpoint."""
-        from .report_run import read_run
+        """config.json of the run; what a checkpoint holds of it where that is alone; of another
+        project's file nothing."""
+        from .report_run import read_run, run_folder
 
-        run = self.args.run
-        return read_run(run).config if (run / "config.json").exists() else {}
+        folder = run_folder(self.args.run)
+        return read_run(folder).config if (folder / "config.json").exists() else self._loaded[1]
 
     def trained_branches(self) -> dict[str, tuple[list[float], list[float]]]:
         """Epochs and 20-NN accuracies that training logged, by branch; none for a bare file."""
@@ -240,14 +245,11 @@ class Session:
         """The evaluation view: size and normalisation of the run unless --image-px says else."""
         from fovea.training.evaluation.features import eval_recipe
 
-        from .report_run import find
+        from .report_run import find, recipe_of
 
-        trained = find(self.config, "recipe")
-        if not trained:
+        if not self.config:
             return eval_recipe(self.args.image_px or 224)
-        from .report_pictures import recipe_of
-
-        recipe = recipe_of(str(trained))
+        recipe = recipe_of(self.config)
         own = find(self.config, "image_px") or max(v.size_px for v in recipe.views.values())
         return eval_recipe(self.args.image_px or int(own), mean=recipe.mean, std=recipe.std)
 

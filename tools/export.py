@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
+from .arguments import RunOrFile
 
 if TYPE_CHECKING:
     from .export_formats import Source
@@ -30,7 +30,7 @@ class Args:
     Example: fovea export runs/ressl --format torchvision --out exported
     """
 
-    run: tyro.conf.Positional[Path]
+    run: RunOrFile
     """Run directory, a checkpoint of one, or another project's checkpoint file."""
     format: tuple[Format, ...] = ("torchvision",)
     """One or more."""
@@ -46,7 +46,7 @@ class Args:
 
 def run(args: Args) -> int:
     """Writes, verifies and names the files."""
-    from fovea.pipeline.files import disk_errors, write_atomic
+    from fovea.pipeline.files import disk_errors, make_folder, write_atomic
 
     from .export_formats import FORMATS
 
@@ -54,7 +54,7 @@ def run(args: Args) -> int:
     out = args.out or (args.run / "export" if args.run.is_dir() else args.run.parent / "export")
     written: dict[str, str] = {}
     with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name in args.format:
             with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as work:
                 made = FORMATS[name](source, Path(work))
@@ -81,15 +81,16 @@ def read_source(run: Path, branch: Literal["student", "teacher"], image_px: int 
     from fovea.training.initial import load_network
 
     from .export_formats import Source
-    from .report_pictures import recipe_of
-    from .report_run import find
+    from .report_run import find, read_run, recipe_of, run_folder
 
     backbone, content = load_network(run, branch)
     config = content.get("config", {})
     name, stem = find(config, "backbone"), config.get("stem")
     if not name:
         name, stem = identify(backbone)
-    recipe = recipe_of(str(config["recipe"])) if "recipe" in config else None
+    folder = run_folder(run)
+    recorded = read_run(folder).config if (folder / "config.json").exists() else content
+    recipe = recipe_of(recorded) if "recipe" in config else None
     return Source(
         backbone=backbone.eval(),
         name=str(name),

@@ -13,7 +13,6 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 
-from fovea.pipeline import lookup
 from fovea.pipeline.decode import decode_grey, decode_rgb
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.store import MaskSet, ShardSet
@@ -62,17 +61,6 @@ def spread(count: int, total: int) -> list[int]:
     """`count` sample ids, evenly over [0, total): the same ones at every call."""
     count = min(count, total)
     return [int((i + 0.5) * total / count) for i in range(count)]
-
-
-def recipe_of(name: str) -> ViewRecipe:
-    """Recipe by the name of its file.
-
-    Raises:
-        UserError: there is none.
-    """
-    recipe = lookup.load("fovea.pipeline.recipes", name).RECIPE
-    assert isinstance(recipe, ViewRecipe)
-    return recipe
 
 
 def view_strips(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.recipe_files import find_recipe, from_table
+from fovea.pipeline.views import ViewRecipe
 
 NOT_LOGS = {"kind", "step", "epoch", "time_s", "branch"}
 
@@ -134,6 +136,23 @@ def find(config: dict[str, Any], key: str) -> Any:  # noqa: ANN401
             if found is not None:
                 return found
     return None
+
+
+def run_folder(run: Path) -> Path:
+    """The run directory: `run` itself, or the one whose checkpoint `run` is."""
+    from fovea.training.checkpoint import FOLDER
+
+    return run.parent.parent if run.is_file() and run.parent.name == FOLDER else run
+
+
+def recipe_of(config: dict[str, Any]) -> ViewRecipe:
+    """The views of a run by its config.json: as recorded there, in older runs by their name.
+
+    Raises:
+        UserError: they are not recorded, and there is no such recipe.
+    """
+    recorded = config.get("views")
+    return from_table(recorded) if recorded else find_recipe(str(find(config, "recipe")))
 
 
 def _latest_by_step(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

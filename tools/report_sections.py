@@ -14,8 +14,8 @@ from fovea.pipeline.store import MaskSet, ShardSet
 from . import report_page as html
 from .report_charts import Series, line_chart, number, percent
 from .report_evaluations import evaluation_cards, headline_rows
-from .report_pictures import mask_strips, neighbour_strips, png_uri, recipe_of, view_strips
-from .report_run import RunRecord, find, flat
+from .report_pictures import mask_strips, neighbour_strips, png_uri, view_strips
+from .report_run import RunRecord, find, flat, recipe_of
 
 DRAWINGS = {
     "tsne": "t-SNE",
@@ -177,7 +177,7 @@ def _views(record: RunRecord, shards: ShardSet, masks: MaskSet | None) -> html.S
         body = '<p class="none">The configuration names no recipe.</p>'
         return html.Section("views", "Views", "What the network was shown.", body)
     seed = int(find(record.config, "seed") or 0)
-    recipe = recipe_of(str(name))
+    recipe = recipe_of(record.config)
     if recipe.needs_mask and masks is None:
         body = '<p class="none">This recipe needs masks: give --masks.</p>'
     else:
@@ -232,9 +232,12 @@ def _analysis(record: RunRecord) -> list[html.Section]:
 def _configuration(record: RunRecord) -> html.Section:
     settings = flat(record.config)
     versions = {k: v for k, v in settings.items() if "version" in k}
-    rest = {k: v for k, v in settings.items() if k not in versions}
+    views = {k: v for k, v in settings.items() if k.startswith("views.")}
+    rest = {k: v for k, v in settings.items() if k not in versions and k not in views}
     body = f"<details open><summary>{len(rest)} settings</summary>{html.pairs(rest)}</details>"
     parts = [body]
+    if views:
+        parts.append(f"<details><summary>Views</summary>{html.pairs(views)}</details>")
     if versions:
         parts.append("<h3>Versions</h3>" + html.pairs(versions))
     note = f"From config.json in {record.folder.name}."

@@ -29,7 +29,7 @@ class RunConfig:
     method: MethodConfig
     """Settings of the method."""
     recipe: str
-    """Views: a name in pipeline/recipes."""
+    """Views: a name in pipeline/recipes, or a .toml or .py file."""
     image_px: int = 0
     """Size of the recipe's largest view, the others in proportion; 0 takes the recipe's."""
     mask_prob: float | None = None

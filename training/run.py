@@ -15,6 +15,7 @@ from fovea.pipeline import choose, lookup
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import write_atomic
 from fovea.pipeline.loader import Loader
+from fovea.pipeline.recipe_files import find_recipe, from_table, to_table
 from fovea.pipeline.store import MaskSet, ShardSet
 from fovea.pipeline.views import ViewRecipe
 
@@ -36,25 +37,34 @@ from .options import Options
 from .versions import versions
 
 CONFIG = "config.json"
-RECIPES = "fovea.pipeline.recipes"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Run:
     """A run in memory: method, optimizer, loader and the step they stand at.
 
-    `preset` is the name of what `config` was made from, for readers of the run directory.
+    `preset` is the name of what `config` was made from, for readers of the run directory; `recipe`
+    the views that such a directory recorded, where nobody need find them again.
 
     Raises:
         UserError: data, recipe, method, batch or run directory do not fit together; raised before
             any training, and before anything is written but the claim on the directory.
     """
 
-    def __init__(self, config: RunConfig, options: Options, world: World, preset: str = "") -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        options: Options,
+        world: World,
+        preset: str = "",
+        recipe: ViewRecipe | None = None,
+    ) -> None:
+        self.recipe = recipe or adjusted(find_recipe(config.recipe), config)
+        # A recipe's file may lie elsewhere at the next start: its views are compared, not its path.
+        config = dataclasses.replace(config, recipe=Path(config.recipe).name)
         self.config, self.options, self.world, self._preset = config, options, world, preset
         self.part_size = config.part_per_rank(world.size)
         self.data = ShardSet.open(options.data)
-        self.recipe = adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config)
         self.image_px = max(view.size_px for view in self.recipe.views.values())
         self.masks = self._open_masks()
         module = lookup.load(METHODS, config.method.name)
@@ -80,7 +90,7 @@ class Run:
         self.step = 0
         self.replaced = 0  # times that a sample could not be read, as of the last report
         if world.is_first:
-            claim(options.out, config, self.data.manifest.checksum, self._notes())
+            claim(options.out, config, self.recipe, self.data.manifest.checksum, self._notes())
         self.optimizer = self._optimizer()
         self.scaler = torch.amp.GradScaler(
             world.device.type, enabled=self.precision is torch.float16
@@ -248,7 +258,13 @@ def adjusted(recipe: ViewRecipe, config: RunConfig) -> ViewRecipe:
     return dataclasses.replace(recipe, views=views)
 
 
-def claim(out: Path, config: RunConfig, data_checksum: str, notes: dict[str, Any]) -> None:
+def claim(
+    out: Path,
+    config: RunConfig,
+    recipe: ViewRecipe,
+    data_checksum: str,
+    notes: dict[str, Any],
+) -> None:
     """Make `out` the directory of this run, or recognise it as such.
 
     `notes` are written beside the configuration and not compared.
@@ -256,13 +272,16 @@ def claim(out: Path, config: RunConfig, data_checksum: str, notes: dict[str, Any
     Raises:
         UserError: it is a file, holds something else, or another configuration.
     """
-    wanted = {"config": config.to_json(), "data_checksum": data_checksum}
+    views = to_table(recipe)
+    wanted = {"config": config.to_json(), "views": views, "data_checksum": data_checksum}
     path = out / CONFIG
     if out.is_file():
         raise UserError(f"--out {out} is a file: give a folder")
     if path.exists():
         there = json.loads(path.read_text())
         other = difference(as_written_now(there["config"]), config.to_json())
+        if not other and _pixels(from_table(there.get("views", views))) != _pixels(recipe):
+            other = f"in its recipe {difference(there['views'], views)}"
         if not other and there["data_checksum"] != data_checksum:
             other = f"of the images of {there.get('data')}"
         if other:
@@ -275,6 +294,11 @@ def claim(out: Path, config: RunConfig, data_checksum: str, notes: dict[str, Any
         write_atomic(path, json.dumps(wanted | notes, indent=1).encode())
     except OSError as error:
         raise UserError(f"--out {out}: cannot write there ({error.strerror})") from None
+
+
+def _pixels(recipe: ViewRecipe) -> tuple[Any, ...]:
+    """What the views depend on; name and citation are words."""
+    return list(recipe.views.items()), recipe.mean, recipe.std
 
 
 def _facts(data: ShardSet) -> DataFacts:

@@ -12,6 +12,7 @@ import torch
 from fovea.pipeline import lookup
 from fovea.pipeline.batch import Batch
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.recipe_files import find_recipe
 from fovea.training import backbones, optim
 from fovea.training.config import METHODS, PRESETS, RunConfig, difference, preset
 from fovea.training.method import (
@@ -23,7 +24,7 @@ from fovea.training.method import (
     Progress,
     check_views,
 )
-from fovea.training.run import RECIPES, adjusted
+from fovea.training.run import adjusted
 
 NAMES = lookup.names(PRESETS)
 FACTS = DataFacts(64, 4, np.arange(64, dtype=np.int64) % 4)
@@ -45,7 +46,7 @@ def test_docstring_says_where_from_what_for_and_how(name):
 def test_parts_fit_together(name):
     config = preset(name)
     assert RunConfig.from_json(config.to_json()) == config
-    recipe = adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config)
+    recipe = adjusted(find_recipe(config.recipe), config)
     roles = lookup.load(METHODS, config.method.name).VIEWS
     check_views(config.method.name, config.recipe, list(recipe.views), roles)
     assert recipe.needs_partner == config.method.name.startswith("adasim")
@@ -99,7 +100,7 @@ def test_both_methods_of_the_unbalanced_table_have_one_budget():
 
 def views_of(name):
     config = preset(name)
-    return adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config).views
+    return adjusted(find_recipe(config.recipe), config).views
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def narrowed(config):
 def test_two_steps(name):
     """Two steps with the preset's method, optimizer and views, on a tiny backbone at tiny sizes."""
     config = dataclasses.replace(preset(name), method=narrowed(preset(name)), image_px=16)
-    recipe = adjusted(lookup.load(RECIPES, config.recipe).RECIPE, config)
+    recipe = adjusted(find_recipe(config.recipe), config)
     torch.manual_seed(0)
     backbone = backbones.build("resnet_tiny", stem="small64")
     method = lookup.load(METHODS, config.method.name).build(config.method, backbone, FACTS)
@@ -169,7 +170,7 @@ def test_two_steps_at_full_width(name):
     """The preset as it is, its own backbone and heads, at 32 px and a batch of 12."""
     config = preset(name)
     small = dataclasses.replace(config, image_px=32)
-    recipe = adjusted(lookup.load(RECIPES, config.recipe).RECIPE, small)
+    recipe = adjusted(find_recipe(config.recipe), small)
     backbone = backbones.build(config.backbone, stem=config.stem, image_px=32)
     method = lookup.load(METHODS, config.method.name).build(config.method, backbone, FACTS)
     optimizer = optim.build(config.optim, method)
@@ -222,9 +223,9 @@ def test_difference_names_the_first_setting():
 
 def test_recipe_adjustments():
     config = dataclasses.replace(preset("relicv2_r50"), image_px=32, mask_prob=0.5)
-    recipe = adjusted(lookup.load(RECIPES, "relicv2").RECIPE, config)
+    recipe = adjusted(find_recipe("relicv2"), config)
     sizes = {name: view.size_px for name, view in recipe.views.items()}
     assert sizes["large0"] == 32 and sizes["small0"] == 14
     assert [v.mask_prob for v in recipe.views.values()] == [0.5] * 4 + [0.0] * 2
     with pytest.raises(UserError, match="removes no background"):
-        adjusted(lookup.load(RECIPES, "ressl").RECIPE, config)
+        adjusted(find_recipe("ressl"), config)
