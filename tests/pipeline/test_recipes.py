@@ -55,6 +55,20 @@ def test_multi_crop_sizes_and_areas(name, minima):
     )
 
 
+def test_the_strong_row_is_multi_crop():
+    """The released code: five sizes, all areas from .08, five operations, no solarization."""
+    views = find_recipe("ressl_strong").views
+    assert views["teacher"] == find_recipe("ressl").views["teacher"]
+    students = [v for k, v in views.items() if k.startswith("student")]
+    assert [v.size_px for v in students] == [224, 192, 160, 128, 96]
+    assert [v.area_frac for v in students] == [
+        (0.08, high) for high in (1.0, 0.86, 0.715, 0.571, 0.429)
+    ]
+    for spec in students:
+        assert jitter(spec) == (0.8, 0.8, 0.8, 0.2)
+        assert (spec.strong_ops, spec.strong_prob, spec.solarize_prob) == (5, 0.5, 0)
+
+
 def test_relicv2_is_table_4():
     views = find_recipe("relicv2").views
     assert [v.size_px for v in views.values()] == [224] * 4 + [96] * 2
