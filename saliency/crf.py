@@ -6,7 +6,6 @@ Potentials", NIPS 2011, arXiv:1210.5644. B images, P pixels, S source pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,36 +87,37 @@ class _Bilateral:
         self.shape = rgb.shape[-2:]
         long_px = max(self.shape)
         factor = max(1.0, long_px / options.bilateral_px)
-        self.small = tuple(max(1, round(side / factor)) for side in self.shape)
-        height, width = self.small
+        height, width = (max(1, round(side / factor)) for side in self.shape)
+        self.small = (height, width)
         step = max(1, round(max(self.small) / options.sources)) if options.sources else 1
         y = torch.arange(step // 2, height, step, device=rgb.device)
         x = torch.arange(step // 2, width, step, device=rgb.device)
         self.source = (y[:, None] * width + x).flatten()
+        self.rows, self.columns = _means(self.shape[0], height, y), _means(self.shape[1], width, x)
         place_sigma_px = options.place_sigma_px * long_px / options.stated_at_px / factor
-        pixels = _features(_resize(rgb, self.small), place_sigma_px, options.colour_sigma)
-        self.kernel = _gauss(pixels, pixels[:, :, self.source])
+        pixels = F.interpolate(rgb, self.small, mode="area") if factor > 1 else rgb
+        features = _features(pixels, place_sigma_px, options.colour_sigma)
+        self.kernel = _gauss(features, features[:, :, self.source])
         self.share = height * width / len(self.source)
-        self.norm = (self.share * self._sum(torch.ones_like(pixels[:, 0, self.source]))).rsqrt()
+        self.norm = (self.share * self._sum(torch.ones_like(features[:, 0, self.source]))).rsqrt()
 
     def __call__(self, values: Tensor) -> Tensor:
-        small = _resize(values[:, None], self.small).flatten(1)
-        heard = self._sum((self.norm * small)[:, self.source])
+        at_sources = (self.rows @ values @ self.columns.T).flatten(1)
+        heard = self._sum(self.norm[:, self.source] * at_sources)
         message = (self.share * self.norm * heard).unflatten(1, self.small)
-        return _resize(message[:, None], self.shape)[:, 0]
+        if self.small == self.shape:
+            return message
+        large = F.interpolate(message[:, None], self.shape, mode="bilinear", align_corners=False)
+        return large[:, 0]
 
     def _sum(self, sent: Tensor) -> Tensor:
         """What every pixel hears (B, P) of what the sources send (B, S)."""
         return torch.cat([torch.bmm(part, sent[:, :, None]) for part in self.kernel], 1)[:, :, 0]
 
 
-def _resize(planes: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, H, W) averaged to a smaller size, or interpolated to a larger one."""
-    if planes.shape[-2:] == size:
-        return planes
-    if planes.shape[-1] > size[-1]:
-        return F.interpolate(planes, size, mode="area")
-    return F.interpolate(planes, size, mode="bilinear", align_corners=False)
+def _means(size: int, small: int, chosen: Tensor) -> Tensor:
+    """(n, S): a product with it makes a line of S pixels smaller, and keeps n `chosen` of them."""
+    return F.adaptive_avg_pool1d(torch.eye(size, device=chosen.device), small).T[chosen]
 
 
 def _features(rgb: Tensor, place_sigma_px: float, colour_sigma: float) -> Tensor:
