@@ -76,7 +76,7 @@ class Apart:
         if self._process.is_alive():
             self._signal(signal.SIGCONT)
         self._link.close()
-        self._process.join(PATIENCE_S)
+        self._process.join(PATIENCE_S if kind is None else 0)  # after Ctrl-C nobody has any
         if self._process.is_alive():
             self._signal(signal.SIGKILL)
             self._process.join()
@@ -93,7 +93,7 @@ def _serve(link: Connection, start: Callable[[], Endless]) -> None:
             wanted = link.recv()
             made = sum(1 for _ in islice(feed, wanted))
             link.send(None if made == wanted else f"it stopped after {made} of {wanted} batches")
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # the parent has gone
         return
     except Exception as error:  # reported by the parent, under the contestant's name
         link.send(f"{type(error).__name__}: {error}")

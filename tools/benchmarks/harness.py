@@ -8,18 +8,20 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fovea.pipeline.files import write_atomic
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.files import disk_errors, make_folder, write_atomic
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "nvidia-dali-cuda130",
     "nvidia-dali-cuda120", "webdataset", "lightly", "spdl", "ffcv",
 )  # fmt: skip
+FIXED = ("machine", "views", "sizes")  # of a stored result: the same for all its contestants
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,12 @@ def take_turns(
 
     A contestant does its work once and returns how many items that was; `between` tidies up before
     each of them, outside the clock.
+
+    Raises:
+        UserError: no repeats.
     """
+    if repeats < 1:
+        raise UserError(f"--repeats {repeats}: want 1 or more")
     if warm_up:
         for contestant in contestants.values():
             between()
@@ -129,11 +136,51 @@ def _gpu_name() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def report(question: str, figures: dict[str, Any], *, as_json: bool, out: Path | None) -> None:
-    """Print the figures for a machine if wanted, and store them with the machine's description."""
+def report(
+    question: str,
+    figures: dict[str, Any],
+    *,
+    as_json: bool,
+    out: Path | None,
+    only: Sequence[str] = (),
+) -> None:
+    """Print the figures for a machine if wanted, and store them with the machine's description.
+
+    Args:
+        only: contestants that alone were measured; the file keeps the figures of the others.
+
+    Raises:
+        UserError: the file's figures are of another question, machine or setting.
+    """
     result = {"question": question, "command": sys.argv[1:], "machine": machine(), **figures}
-    text = json.dumps(result, indent=1, default=str)
     if as_json:
-        print(text)
-    if out is not None:
-        write_atomic(out, text.encode() + b"\n")
+        print(json.dumps(result, indent=1, default=str))
+    if out is None:
+        return
+    if only and out.exists():
+        try:
+            result = merged(json.loads(out.read_text()), result)
+        except ValueError as error:
+            raise UserError(f"--out {out}: {error}, so --only cannot add to it") from None
+    make_folder(out.absolute().parent)
+    with disk_errors(out):
+        write_atomic(out, json.dumps(result, indent=1, default=str).encode() + b"\n")
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` with the figures of contestants that only `old` has; ``earlier`` keeps its commands.
+
+    Raises:
+        ValueError: they differ in more than contestants.
+    """
+    result = {**new, "earlier": [*old.get("earlier", []), old.get("command")]}
+    for key in old.keys() - {"command", "earlier", "note"}:
+        there, here = old[key], new.get(key)
+        if isinstance(there, list) and isinstance(here, list):
+            measured = {row["contestant"] for row in here}
+            result[key] = [row for row in there if row["contestant"] not in measured] + here
+        elif key not in FIXED and isinstance(there, dict) and isinstance(here, dict):
+            result[key] = {**there, **here}
+        elif there != here:
+            raise ValueError(f"its {key} is another")
+    return result

@@ -90,7 +90,7 @@ def run(args: Args) -> int:
         figures["index_of_a_million"] = _index_times(Path(scratch))
     if not args.json:
         _print(figures)
-    report("shard", {"figures": figures}, as_json=args.json, out=args.out)
+    report("shard", {"figures": figures}, as_json=args.json, out=args.out, only=args.only)
     return 0
 
 

@@ -45,7 +45,8 @@ class Args:
     cores: int = 0
     """Threads or worker processes of each contestant; 0 takes every core."""
     only: tuple[str, ...] = ()
-    """Contestants to run; all that are installed by default."""
+    """Contestants to run, all that are installed by default; the others keep their figures in
+    --out."""
     json: bool = False
     """Print the figures as JSON."""
     out: Path | None = None
@@ -165,7 +166,7 @@ def run(args: Args) -> int:
     }
     if not args.json:
         _print(figures, rates)
-    harness.report("views", figures, as_json=args.json, out=args.out)
+    harness.report("views", figures, as_json=args.json, out=args.out, only=args.only)
     return 0
 
 
