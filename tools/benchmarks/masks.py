@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ def run(args: Args) -> int:
     """Measure and report."""
     pairs = _pairs(args)
     figures: dict[str, Any] = {"images": len(pairs), "clock": "processor time of one thread"}
+    if args.network is not None or args.crf:
+        importlib.import_module("torch")  # `one_thread` limits what is there
     with one_thread():
         for name in args.settings:
             figures[name] = _priors(pairs, name)
