@@ -222,6 +222,17 @@ def _vit(image_px: int, *, width: int, heads: int) -> nn.Module:
     return net
 
 
+def zero_residuals(backbone: nn.Module) -> None:
+    """Let each residual block of a ResNet begin as its shortcut: the scale of its last norm is 0
+    (Goyal et al., arXiv:1706.02677, section 5.1). Other networks stay as they are, and so do scales
+    that are no longer 1: those of a network that training goes on from."""
+    for module in backbone.modules():
+        if isinstance(module, Bottleneck | BasicBlock):
+            scale = (module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight
+            if bool((scale == 1).all()):
+                nn.init.zeros_(scale)
+
+
 def drop_paths(backbone: nn.Module, rate: float) -> None:
     """Stochastic depth (arXiv:1603.09382) for a ViT of ours: in training a residual branch is left
     out for an image by a chance that grows linearly from 0 in the first block to `rate` in the last

@@ -169,6 +169,19 @@ def test_views_of_one_size_go_together_and_come_back_in_order():
                                                  [[7.0]] * 2, [[10.0]] * 2]  # fmt: skip
 
 
+def test_residual_blocks_of_simsiam_begin_as_their_shortcuts():
+    method = make_method("simsiam")
+    block = method.student.backbone.stages[0]  # no change of width: its shortcut is its input
+    images = torch.rand(4, 32, 8, 8)
+    torch.testing.assert_close(block(images), images)
+    for stage in method.student.backbone.stages:
+        assert not stage.bn2.weight.any() and stage.bn1.weight.all()
+    trained = backbones.build("resnet_tiny")
+    trained.stages[1].bn2.weight.data[3] = 0.9
+    backbones.zero_residuals(trained)
+    assert trained.stages[1].bn2.weight.all() and not trained.stages[0].bn2.weight.any()
+
+
 def test_drop_path_is_the_students_alone_and_grows_over_the_blocks():
     torch.manual_seed(0)
     backbone = backbones.build("vit_s16", image_px=32)

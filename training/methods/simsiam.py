@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fovea.pipeline.batch import Batch
 
+from ..backbones import zero_residuals
 from ..heads import Encoder, feature_width, mlp
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
@@ -45,6 +46,7 @@ class SimSiam(nn.Module):
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
         super().__init__()
+        zero_residuals(backbone)  # as the released code begins
         out = config.out
         self.student = Encoder(
             backbone,
