@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from fovea.pipeline.errors import UserError
@@ -54,17 +57,29 @@ def world(device: str = "auto") -> Iterator[World]:
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     started = size > 1 and not dist.is_initialized()
     if started:
-        if chosen.type == "cuda":
-            # With its device named, NCCL connects here, not at whatever comes first.
-            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=chosen)
-        else:
-            dist.init_process_group("gloo", timeout=TIMEOUT)
+        _join(rank, size, chosen)
     try:
         with _compute_first(chosen):
             yield World(rank, size, chosen)
     finally:
         if started:
             dist.destroy_process_group()
+
+
+def _join(rank: int, size: int, device: torch.device) -> None:
+    """Meet the other processes at torchrun's store.
+
+    When a process dies torchrun starts all anew, but its store may still hold what they told each
+    other before; so each start has names of its own there, or a rank waits for one that is dead.
+    """
+    store, *_ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = PrefixStore(f"start {start}", store)
+    join = partial(dist.init_process_group, timeout=TIMEOUT, store=own, rank=rank, world_size=size)
+    if device.type == "cpu":
+        join("gloo")
+    else:  # with its device named, NCCL connects here, not at whatever comes first
+        join("nccl", device_id=device)
 
 
 @contextmanager

@@ -9,11 +9,17 @@ import sys
 from pathlib import Path
 
 
-def launch(argv: list[str], ranks: int = 2) -> None:
-    """Start `argv` on `ranks` processes with torchrun's variables; all must succeed."""
+def free_port() -> int:
+    """A port that nobody listens at just now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+def launch(argv: list[str], ranks: int = 2) -> None:
+    """Start `argv` on `ranks` processes with torchrun's variables; all must succeed."""
+    port = free_port()
     processes = []
     for rank in range(ranks):
         environment = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_ranks
-from processes import launch
+from processes import free_port, launch
 
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
@@ -143,7 +143,7 @@ def test_a_worker_that_dies_is_started_anew_and_the_run_goes_on(patches, tmp_pat
     """torchrun with restarts: kill -9 one of two workers in the middle; the log has every step."""
     out = tmp_path / "run"
     argv = small_run(patches("train"), out, "--epochs", 4, "--save-every", 5)
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]  # on a port that is free
+    torchrun = ["-m", "torch.distributed.run", "--master-port", str(free_port())]
     torchrun += ["--nproc-per-node", "2", "--max-restarts", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     agent = subprocess.Popen([sys.executable, *torchrun, *argv], env=environment)
