@@ -56,7 +56,7 @@ def run(args: Args) -> int:
         ids = torch.randint(args.images, (args.batch_size,), generator=random)
         features = memory.cache[ids.to(args.device)].float() + 0.001
         start_s = time.perf_counter()
-        found = memory.look_and_write(ids, features).cpu()
+        found = memory.look_and_write(ids.to(args.device), features).cpu()
         if step:
             times_s.append(time.perf_counter() - start_s)
         assert bool((found[:, 0] == ids).all()), "an image is its own nearest here"
