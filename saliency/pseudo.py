@@ -87,6 +87,17 @@ def prepare_training(
     return _join(folder, tasks, priors)
 
 
+OPTIONS = {
+    "images": "SHARDS",
+    "priors": "priors",
+    "count": "--images",
+    "size_px": "--size",
+    "setting": "--setting",
+    "seed": "--seed",
+}
+"""What a user writes for each part of a plan."""
+
+
 def _agree(folder: Path, plan: dict[str, Any]) -> None:
     path = folder / PLAN
     if not path.exists():
@@ -95,11 +106,12 @@ def _agree(folder: Path, plan: dict[str, Any]) -> None:
         write_atomic(path, json.dumps(plan).encode())
         return
     have = json.loads(path.read_bytes())
-    wrong = [key for key in plan if have.get(key) != plan[key]]
-    if wrong:
+    was = {OPTIONS[key]: have.get(key) for key in plan if have.get(key) != plan[key]}
+    if was:
+        first = next(iter(was))
         raise UserError(
-            f"{folder}: holds a refinement with another {', '.join(wrong)}"
-            f" ({wrong[0]} was {have.get(wrong[0])}); give the same, or another folder"
+            f"{folder}: holds a refinement with another {', '.join(was)}"
+            f" ({first} was {was[first]}); give the same, or another folder"
         )
 
 

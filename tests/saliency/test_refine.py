@@ -170,5 +170,5 @@ def test_training_arrays(photos: ShardSet, tmp_path: Path) -> None:
     before = (tmp_path / "images.npy").stat().st_mtime_ns
     assert prepare_training(photos, tmp_path, **plan) == 3
     assert (tmp_path / "images.npy").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="another count"):
+    with pytest.raises(UserError, match="another --images"):
         prepare_training(photos, tmp_path, **{**plan, "count": 2})

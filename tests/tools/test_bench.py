@@ -121,6 +121,17 @@ def test_feed_runs_on_a_cpu(tiny_shards, capsys):
     assert lines == [[k, "prefetch", str(n), "decoder", f"{share:.2f}"] for k, n, share in measured]
 
 
+def test_masks_are_kept_from_presets_that_use_none(tiny_shards, tmp_path, capsys):
+    shards, masks = str(tiny_shards["train"]), str(tmp_path / "masks")
+    assert call(["mask", shards, masks, "--ablation", "rectangle"]) == 0
+    capsys.readouterr()
+    options = ["--presets", "ressl_demo", "--executors", "host", "--json", "--masks", masks]
+    options += ["--batch-size", "16", "--batches", "1", "--device", "cpu"]
+    assert call(["bench", "feed", shards, *options]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["preset"] for row in rows] == ["ressl_demo"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

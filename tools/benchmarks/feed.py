@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from fovea.training.options import Options
 
+from ..arguments import Shards
 from . import harness
 
 
@@ -24,7 +23,7 @@ class Args:
     Example: fovea bench feed shards/train --masks masks/rbd --out feed-h200.json
     """
 
-    shards: tyro.conf.Positional[Path]
+    shards: Shards
     """Folder of image shards."""
     masks: Path | None = None
     """Folder of mask shards; presets that want masks are left out without it."""
@@ -92,6 +91,7 @@ def _settings(args: Args) -> Iterator[Setting]:
 
 def _measure(args: Args, setting: Setting) -> dict[str, Any]:
     """One row."""
+    from fovea.pipeline.recipe_files import find_recipe
     from fovea.training import distributed
     from fovea.training.config import preset
     from fovea.training.run import Run
@@ -103,7 +103,7 @@ def _measure(args: Args, setting: Setting) -> dict[str, Any]:
         options = Options(
             data=args.shards,
             out=Path(scratch),
-            masks=args.masks,
+            masks=args.masks if find_recipe(config.recipe).needs_mask else None,
             device=args.device,
             executor=setting.executor,
             threads=args.threads,
