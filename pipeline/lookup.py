@@ -27,9 +27,7 @@ def own_folders(package: str) -> list[str]:
     roots = [Path(root).expanduser() for root in os.environ.get(OWN, "").split(os.pathsep) if root]
     for root in roots:
         if not root.is_dir():
-            raise UserError(
-                f"{OWN}: {root} is no folder; separate folders by {os.pathsep}"
-            )
+            raise UserError(f"{OWN}: {root} is no folder; separate folders by {os.pathsep}")
     return [str(root.absolute() / package.rpartition(".")[2]) for root in roots]
 
 
