@@ -22,6 +22,19 @@ def guided_filter(guide: Floats, values: Floats, radius_px: int, eps: float = SM
     Within each window the output is a linear function of the guide's colour, q = a.I + b with
     a = (cov(I) + eps)^-1 cov(I, p) (eqs. 19 and 20); a pixel takes the mean over its windows.
     """
+    return _follow(guide, _lines(guide, values, radius_px, eps))
+
+
+def _follow(guide: Floats, lines: list[Floats]) -> Floats:
+    """a.I + b for planes a (3) and b (1), in [0, 1]."""
+    *slopes, out = lines
+    for slope, colour in zip(slopes, cv2.split(guide), strict=True):
+        out = out + slope * colour
+    return np.clip(out, 0, 1)
+
+
+def _lines(guide: Floats, values: Floats, radius_px: int, eps: float) -> list[Floats]:
+    """Each pixel's means of a (3) and b (1) over the windows that it is in."""
 
     def box(plane: Floats) -> Floats:
         side = (2 * radius_px + 1, 2 * radius_px + 1)
@@ -36,10 +49,7 @@ def guided_filter(guide: Floats, values: Floats, radius_px: int, eps: float = SM
     offset = mean_p
     for slope, mean in zip(slopes, means, strict=True):
         offset = offset - slope * mean
-    out = box(offset)
-    for slope, colour in zip(slopes, colours, strict=True):
-        out += box(slope) * colour
-    return np.clip(out, 0, 1)
+    return [box(plane) for plane in (*slopes, offset)]
 
 
 def _solve_symmetric(covariance: list[Floats], right: list[Floats], eps: float) -> list[Floats]:
@@ -60,10 +70,17 @@ def _solve_symmetric(covariance: list[Floats], right: list[Floats], eps: float) 
 
 def enlarge(saliency: Floats, rgb: NDArray[np.uint8], long_side_px: int) -> Floats:
     """Bring a map of any size to the shape of its image (H, W, 3), long side at most
-    `long_side_px`, with the image's edges."""
+    `long_side_px`, with the image's edges.
+
+    The windows' lines are fitted at half that size and followed at the whole (K. He, J. Sun, "Fast
+    Guided Filter", 2015, arXiv:1505.00996).
+    """
     height, width = working_size(rgb.shape[0], rgb.shape[1], long_side_px)
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
-    radius_px = max(1, round(RADIUS_FRAC * max(height, width)))
     guide = small.astype(np.float32) / np.float32(255)
-    return guided_filter(guide, coarse.astype(np.float32, copy=False), radius_px)
+    half = (width // 2, height // 2)
+    coarse = np.asarray(cv2.resize(guide, half, interpolation=cv2.INTER_AREA), np.float32)
+    values = np.asarray(cv2.resize(saliency, half, interpolation=cv2.INTER_LINEAR), np.float32)
+    lines = _lines(coarse, values, max(1, round(RADIUS_FRAC * max(half))), SMOOTHNESS)
+    large = [cv2.resize(line, (width, height), interpolation=cv2.INTER_LINEAR) for line in lines]
+    return _follow(guide, [np.asarray(plane, np.float32) for plane in large])
