@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import os
 import re
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -42,6 +43,7 @@ def parse(
         SystemExit: after printing ``--help``.
     """
     about = inspect.getdoc(kind) if not example else f"{inspect.getdoc(kind)}\n\nExample: {example}"
+    argv = [re.sub(r"^(--[^=]+=)?(~.*)", _at_home, word) for word in argv]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -59,6 +61,11 @@ def parse(
         if stop.code == 0:
             raise
         raise UserError(f"{_one_line(said.getvalue())}; see '{prog} --help'") from None
+
+
+def _at_home(word: re.Match[str]) -> str:
+    """A path below ~, which a shell leaves alone after ``--option=`` and between quotes."""
+    return (word[1] or "") + os.path.expanduser(word[2])
 
 
 def _one_line(box: str) -> str:

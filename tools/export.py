@@ -157,9 +157,14 @@ features (B, {width}).
 {figures}
 """
 
+BEGIN = {  # of a torchvision ResNet, where it is not the usual one
+    "imagenet": "",
+    "small64": (begin := "model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)\n"),
+    "small32": begin + "model.maxpool = torch.nn.Identity()\n",
+}
 LOADING = {
     "torchvision": "model = torchvision.models.{name}()\nmodel.{head} = torch.nn.Identity()\n"
-    'model.load_state_dict(torch.load("torchvision.pth", weights_only=True))',
+    '{begin}model.load_state_dict(torch.load("torchvision.pth", weights_only=True))',
     "timm": 'path = "timm.safetensors"\n'
     'model = timm.create_model("{timm}", checkpoint_path=path, num_classes=0)',
     "safetensors": "build = fovea.training.backbones.build\n"
@@ -186,6 +191,7 @@ def card(args: Args, source: Source, formats: Sequence[str], others: Mapping[str
         "px": source.image_px,
         "timm": timm_name(source) if "timm" in formats else "",
         "head": "fc" if source.name.startswith("resnet") else "classifier",
+        "begin": BEGIN[source.stem],
     }
     loading = "\n\n".join(
         f"{name}:\n\n```python\n{LOADING[name].format(**facts)}\n```" for name in formats
@@ -234,11 +240,8 @@ def card(args: Args, source: Source, formats: Sequence[str], others: Mapping[str
 
 def _publish(work: Path, out: Path) -> None:
     """Moves verified files to their folder; a reader never sees a part of one."""
-    umask = os.umask(0)
-    os.umask(umask)
     for path in sorted(work.iterdir()):
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.chmod(0o666 & ~umask)  # safetensors' files are its owner's alone
             os.replace(path, out / path.name)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from fovea.pipeline.errors import UserError
@@ -68,8 +69,8 @@ def torchvision_model(source: Source) -> nn.Module:
     if isinstance(model, tv.ResNet):
         model.fc = nn.Identity()
         if source.stem != "imagenet":
-            stride = 1 if source.stem == "small32" else 2
-            model.conv1 = nn.Conv2d(3, 64, 3, stride=stride, padding=1, bias=False)
+            model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        if source.stem == "small32":
             model.maxpool = nn.Identity()
     else:
         model.classifier = nn.Identity()
@@ -271,9 +272,12 @@ def _array(features: Tensor) -> NDArray[np.float64]:
 def _save(state: dict[str, Tensor], path: Path) -> None:
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     if path.suffix == ".safetensors":
-        save_file(plain, path, metadata={"format": "pt"})
+        data = to_safetensors(plain, metadata={"format": "pt"})
     else:
-        torch.save(plain, path)
+        buffer = io.BytesIO()
+        torch.save(plain, buffer)
+        data = buffer.getvalue()
+    path.write_bytes(data)  # the libraries' own errors of a full disk are no OSErrors
 
 
 @contextlib.contextmanager

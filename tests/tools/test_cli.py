@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fovea.tools import verify
+from fovea.tools.arguments import parse
 from fovea.tools.cli import COMMANDS, main
 
 
@@ -70,3 +72,12 @@ def test_arguments_have_names_and_switches_both_directions(
         with pytest.raises(SystemExit):
             main(line.split())
         assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["~/shards"], ["--images=~/shards", "masks"]])
+def test_home_is_found_where_the_shell_leaves_it_alone(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    args = parse(verify.Args, "fovea verify", words)
+    assert "/somewhere/shards" in (args.folder, str(args.images))

@@ -7,15 +7,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 import torchvision.models as tv
 from torch import Tensor, nn
 
 from fovea.pipeline.errors import UserError
-from fovea.tools import export_formats
+from fovea.tools import export, export_formats
 from fovea.tools.cli import call
 from fovea.training import backbones
 from fovea.training.checkpoint import load_backbone
@@ -47,6 +49,26 @@ def test_torchvision_loads_it(r18: tuple[Path, Tensor], tmp_path: Path) -> None:
     model.load_state_dict(torch.load(tmp_path / "torchvision.pth", weights_only=True))
     torch.testing.assert_close(features(model), r18[1], rtol=1e-5, atol=1e-5)
     assert not list(tmp_path.glob(".*")), "no work folder is left"
+
+
+@pytest.mark.parametrize("stem", get_args(backbones.Stem))
+def test_the_card_says_how_a_network_of_small_images_is_loaded(
+    stem: backbones.Stem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = backbones.build("resnet18", stem=stem, image_px=64).eval()
+    grey = (0.5, 0.5, 0.5)
+    source = export_formats.Source(network, "resnet18", stem, 64, grey, grey)
+    monkeypatch.setattr(export, "read_source", lambda *_: source)
+    (tmp_path / "run").mkdir()
+    out = tmp_path / "out"
+    assert (
+        call(["export", str(tmp_path / "run"), "--format", "torchvision", "--out", str(out)]) == 0
+    )
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(out)
+    names: dict[str, Any] = {"torch": torch, "torchvision": torchvision}
+    exec(code, names)
+    torch.testing.assert_close(features(names["model"]), features(network), rtol=1e-5, atol=1e-5)
 
 
 def test_timm_loads_it(r18: tuple[Path, Tensor], tmp_path: Path) -> None:
