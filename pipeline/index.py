@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from .errors import UserError
 from .tar import Member
@@ -51,30 +50,3 @@ def index_text(members: Iterable[Member]) -> bytes:
 
 def _component(member: Member) -> str:
     return f"{split_key(member.name)[1]} {member.offset} {member.size} {member.name}"
-
-
-def read_index(path: Path) -> list[list[Member]]:
-    """Parse an ``.idx`` file: the members of each sample.
-
-    Raises:
-        UserError: it is missing or not of this version and shape.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-        version, count = lines[0].split()
-        samples = [_parse(line) for line in lines[1:] if line]
-        if version != VERSION or len(samples) != int(count):
-            raise ValueError("wrong version or count")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a {VERSION} index ({error}); 'fovea verify DIR --repair' rebuilds it"
-        ) from None
-    return samples
-
-
-def _parse(line: str) -> list[Member]:
-    words = line.split(" ")
-    if len(words) % 4:
-        raise ValueError("a line is not groups of four")
-    groups = zip(words[1::4], words[2::4], words[3::4], strict=True)
-    return [Member(name, int(offset), int(size)) for offset, size, name in groups]

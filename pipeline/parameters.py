@@ -71,15 +71,6 @@ class ViewParameters:
         """The parameters of some of the samples."""
         return ViewParameters(*(getattr(self, f.name)[index] for f in fields(self)))
 
-    def with_row(self, row: int, other: ViewParameters) -> ViewParameters:
-        """A copy whose sample `row` has the parameters of the only sample of `other`."""
-        arrays = []
-        for f in fields(self):
-            array = getattr(self, f.name).copy()
-            array[row] = getattr(other, f.name)[0]
-            arrays.append(array)
-        return ViewParameters(*arrays)
-
     def caption(self, row: int) -> str:
         """What was done to sample `row`, in one line for a picture."""
         return " ".join(self._parts(row))

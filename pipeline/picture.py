@@ -171,8 +171,3 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=False)
     return buffer.getvalue()
-
-
-def encode_pixels(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Baseline JPEG of uint8 (H, W) or (H, W, 3)."""
-    return encode_jpeg(Image.fromarray(pixels), quality)

@@ -112,6 +112,7 @@ def finish_masks(
     shards: Sequence[ShardInfo],
     rows: NDArray[Any],
     options: dict[str, Any],
+    totals: dict[str, int] | None = None,
 ) -> Manifest:
     """Complete a mask set whose tars are written, one under the name of each image tar.
 
@@ -119,6 +120,7 @@ def finish_masks(
         shards: what `write_tar` returned for each tar, in the order of the image shards.
         rows: `layout.MASK_SAMPLE` (N,), row i for sample i of `images`.
         options: what the masks depend on, for the manifest.
+        totals: counts for the manifest.
 
     Raises:
         UserError: the shards or rows do not match the images one to one.
@@ -135,6 +137,7 @@ def finish_masks(
         num_samples=len(rows),
         shards=tuple(shards),
         options=options,
+        totals=totals or {},
         images_checksum=images.manifest.checksum,
     )
     manifest.save(folder)

@@ -6,13 +6,11 @@ shard that is done. Mask shards have the names, keys and order of their image sh
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from fovea.pipeline.decode import DecodeError, decode_rgb
 from fovea.pipeline.engine import Engine, run_local
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import disk_errors, held_folder, write_atomic
-from fovea.pipeline.layout import FORMAT_VERSION, MANIFEST, MASK_SAMPLE, MASK_SUFFIX, SAMPLES
+from fovea.pipeline.layout import FORMAT_VERSION, MANIFEST, MASK_SAMPLE, MASK_SUFFIX
 from fovea.pipeline.manifest import Manifest, ShardInfo
-from fovea.pipeline.shards import write_tar
+from fovea.pipeline.shards import finish_masks, write_tar
 from fovea.pipeline.store import ShardSet
 
 from .masks import coverage, encode, mask_size, quantise
@@ -288,21 +286,11 @@ def _finish(images: ShardSet, folder: Path, options: dict[str, Any]) -> Manifest
         for record in records
         for line in record.failed
     ]
-    buffer = io.BytesIO()
-    np.save(buffer, _rows(records))
-    write_atomic(folder / SAMPLES, buffer.getvalue())
     lines = "".join(json.dumps(line) + "\n" for line in failed)
     write_atomic(folder / FAILED, lines.encode())
-    manifest = Manifest(
-        kind="masks",
-        tool_version=version("fovea-ssl"),
-        num_samples=len(images),
-        shards=tuple(record.info for record in records),
-        options=options,
-        totals={"failed": len(failed)},
-        images_checksum=images.manifest.checksum,
-    )
-    manifest.save(folder)
+    infos = [record.info for record in records]
+    totals = {"failed": len(failed)}
+    manifest = finish_masks(folder, images, infos, _rows(records), options, totals)
     shutil.rmtree(folder / STATE)
     return manifest
 

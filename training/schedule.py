@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from fovea.pipeline.errors import UserError
+
 
 def warmup_cosine(
     step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0
@@ -33,6 +35,19 @@ def steps(epoch: float, base: float, milestones: tuple[int, ...], factor: float)
 def linear(fraction: float, start: float, end: float) -> float:
     """A straight line from `start` at 0 to `end` at 1; beyond 1 it stays."""
     return start + (end - start) * min(1.0, fraction)
+
+
+def check_momenta(momentum: float, final_momentum: float) -> None:
+    """Check the settings of a method whose teacher's momentum grows.
+
+    Raises:
+        UserError: they are no shares, or it would fall.
+    """
+    if not 0 <= momentum <= final_momentum <= 1:
+        raise UserError(
+            f"method.momentum={momentum}, final_momentum={final_momentum}: "
+            "want 0 <= momentum <= final_momentum <= 1"
+        )
 
 
 def ema_momentum(fraction: float, base: float, final: float) -> float:

@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fovea.pipeline.batch import Batch
-from fovea.pipeline.errors import UserError
 
 from .. import ema
 from ..heads import Encoder, feature_width, mlp
 from ..method import DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
-from ..schedule import ema_momentum
+from ..schedule import check_momenta, ema_momentum
 
 VIEWS = {"view": (2, 2)}
 
@@ -39,11 +38,7 @@ class Config(MethodConfig):
     """Only predict view 1 from view 0: half the compute (ISD's baseline "BYOL-asym")."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum <= self.final_momentum <= 1:
-            raise UserError(
-                f"method.momentum={self.momentum}, final_momentum={self.final_momentum}: "
-                "want 0 <= momentum <= final_momentum <= 1"
-            )
+        check_momenta(self.momentum, self.final_momentum)
 
 
 def regression_loss(predictions_BD: Tensor, targets_BD: Tensor) -> Tensor:

@@ -58,11 +58,7 @@ class Config(MethodConfig):
                 raise UserError(f"method.{name}={getattr(self, name)}: want above 0")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"method.drop_path={self.drop_path}: want 0 up to below 1")
-        if not 0 <= self.momentum <= self.final_momentum <= 1:
-            raise UserError(
-                f"method.momentum={self.momentum}, final_momentum={self.final_momentum}: "
-                "want 0 <= momentum <= final_momentum <= 1"
-            )
+        schedule.check_momenta(self.momentum, self.final_momentum)
 
 
 def cross_view_loss(

@@ -23,7 +23,7 @@ from ..distributed import gather, gather_with_grad, rank, world_size
 from ..heads import Encoder, feature_width, mlp
 from ..method import BatchShape, DataFacts, MethodConfig, Progress, StepOutput, views_of
 from ..metrics import feature_std
-from ..schedule import ema_momentum
+from ..schedule import check_momenta, ema_momentum
 
 VIEWS = {"large": (1, 8), "small": (0, 8)}
 
@@ -56,11 +56,7 @@ class Config(MethodConfig):
             raise UserError(f"method.temp={self.temp}: want above 0")
         if self.negatives < 0:
             raise UserError(f"method.negatives={self.negatives}: want 0 (all) or more")
-        if not 0 <= self.momentum <= self.final_momentum <= 1:
-            raise UserError(
-                f"method.momentum={self.momentum}, final_momentum={self.final_momentum}: "
-                "want 0 <= momentum <= final_momentum <= 1"
-            )
+        check_momenta(self.momentum, self.final_momentum)
 
 
 def draw_negatives(count: int, negatives: int, generator: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from ..heads import Encoder, feature_width, mlp
 from ..method import DataFacts, Progress, StepOutput, views_of
 from ..metrics import feature_std, flatness
 from ..momentum import QueueConfig, QueueMethod
-from ..schedule import ema_momentum
+from ..schedule import check_momenta, ema_momentum
 from .mocov2 import infonce_loss
 
 VIEWS = {"teacher": (1, 8), "student": (1, 8)}
@@ -57,11 +57,7 @@ class Config(QueueConfig):
                 f"method.teacher_temp={self.teacher_temp}: want above 0 and at most "
                 f"method.student_temp={self.student_temp}: the target must not be the flatter one"
             )
-        if not 0 <= self.momentum <= self.final_momentum <= 1:
-            raise UserError(
-                f"method.momentum={self.momentum}, final_momentum={self.final_momentum}: "
-                "want 0 <= momentum <= final_momentum <= 1"
-            )
+        check_momenta(self.momentum, self.final_momentum)
 
 
 def relation_target(keys_BD: Tensor, queue_KD: Tensor, teacher_temp: float) -> Tensor:
