@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,3 +193,11 @@ def test_every_preset_says_where_it_is_from_and_what_to_expect() -> None:
         assert {"Paper", "Cost", "Expected", "Command"} <= set(module.sections(text)), name
         command = text[text.index("Command:") :].replace("\\\n", " ")
         assert re.search(rf"pretrain\s+{name}\b", command), name
+
+
+def test_the_loader_feeds_a_loop_of_ones_own_as_documented(place: Path) -> None:
+    assert call(["shard", "photos/train", "shards/train"]) == 0
+    [example] = [block.text for block in blocks(DOCS / "api.md") if block.language == "python"]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["x"].shape == (64, 3, 32, 32) and names["y"].shape == (64,)
