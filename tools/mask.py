@@ -51,7 +51,7 @@ class Args:
     device: str | None = None
     """Of the network: cpu or cuda; by default cuda where there is one."""
     setting: Literal["batch", "full"] = "batch"
-    """batch: 224 px, superpixels shared. full: 400 px, as in the papers; three times the time."""
+    """batch: 224 px, superpixels shared. full: 400 px, as in the papers; four times the time."""
     size: int = 224
     """Long side of a mask in pixels; smaller images get masks of their own size."""
     workers: int = 0
