@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def benchmarks_page() -> str:
         command = result.get("command")
         if command:
             words = ["fovea", *command] if isinstance(command, list) else [str(command)]
-            shown = re.sub(r"(^|\s)/\S*/", r"\1", " ".join(words))  # no folders of the machine
+            shown = re.sub(r"(^|\s)/\S*/", r"\1", shlex.join(words))  # no folders of the machine
             text += [f"Command: `{shown}`.", ""]
         if result.get("note"):
             text += [f"Note: {result['note']}.", ""]

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
     "fovea-ssl", "torch", "torchvision", "numpy", "opencv-python-headless", "pillow",
-    "nvidia-dali-cuda130", "nvidia-dali-cuda120", "timm",
+    "nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu13",
+    "nvidia-nvimgcodec-cu12", "timm",
 )  # fmt: skip
 
 
@@ -17,6 +18,6 @@ def versions() -> dict[str, str]:
     for name in PACKAGES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # one of DALI's two, timm
+        except PackageNotFoundError:  # those of the other CUDA, timm
             continue
     return found

@@ -19,7 +19,8 @@ from fovea.pipeline.files import disk_errors, make_folder, write_atomic
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "nvidia-dali-cuda130",
-    "nvidia-dali-cuda120", "webdataset", "lightly", "spdl", "ffcv",
+    "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12", "webdataset",
+    "lightly", "spdl", "ffcv",
 )  # fmt: skip
 FIXED = ("machine", "views", "sizes")  # of a stored result: the same for all its contestants
 
