@@ -13,6 +13,7 @@ import pytest
 from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.layout import MASK_SAMPLE
 from fovea.pipeline.shards import finish_masks, write_tar
+from fovea.pipeline.recipe_files import find_recipe
 from fovea.pipeline.store import MaskSet, ShardSet
 from fovea.tools import report_pictures as pictures
 
@@ -74,7 +75,7 @@ def test_masks_are_shown_with_image_and_foreground(data: ShardSet, masks: MaskSe
 
 
 def test_views_are_those_that_the_loader_draws(data: ShardSet) -> None:
-    recipe = pictures.recipe_of("ressl_32")
+    recipe = find_recipe("ressl_32")
     shown = embedded(pictures.view_strips(data, recipe, None, seed=3, images=2))
     epochs = pictures.VIEWS_SHOWN // 2
     assert len(shown) == 2 * (1 + 2 * epochs)
