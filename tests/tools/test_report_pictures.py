@@ -12,8 +12,8 @@ import pytest
 
 from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.layout import MASK_SAMPLE
-from fovea.pipeline.shards import finish_masks, write_tar
 from fovea.pipeline.recipe_files import find_recipe
+from fovea.pipeline.shards import finish_masks, write_tar
 from fovea.pipeline.store import MaskSet, ShardSet
 from fovea.tools import report_pictures as pictures
 
