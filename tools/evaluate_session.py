@@ -225,10 +225,9 @@ class Session:
     def config(self) -> dict[str, Any]:
         """config.json of the run; what a checkpoint holds of it where that is alone; of another
         project's file nothing."""
-        from .report_run import read_run, run_folder
+        from .report_run import recorded
 
-        folder = run_folder(self.args.run)
-        return read_run(folder).config if (folder / "config.json").exists() else self._loaded[1]
+        return recorded(self.args.run) or self._loaded[1]
 
     def trained_branches(self) -> dict[str, tuple[list[float], list[float]]]:
         """Epochs and 20-NN accuracies that training logged, by branch; none for a bare file."""

@@ -81,16 +81,14 @@ def read_source(run: Path, branch: Literal["student", "teacher"], image_px: int 
     from fovea.training.initial import load_network
 
     from .export_formats import Source
-    from .report_run import find, read_run, recipe_of, run_folder
+    from .report_run import find, recipe_of, recorded
 
     backbone, content = load_network(run, branch)
     config = content.get("config", {})
     name, stem = find(config, "backbone"), config.get("stem")
     if not name:
         name, stem = identify(backbone)
-    folder = run_folder(run)
-    recorded = read_run(folder).config if (folder / "config.json").exists() else content
-    recipe = recipe_of(recorded) if "recipe" in config else None
+    recipe = recipe_of(recorded(run) or content) if "recipe" in config else None
     return Source(
         backbone=backbone.eval(),
         name=str(name),

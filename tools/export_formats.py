@@ -68,10 +68,7 @@ def torchvision_model(source: Source) -> nn.Module:
     model: nn.Module = tv.get_model(source.name, weights=None)
     if isinstance(model, tv.ResNet):
         model.fc = nn.Identity()
-        if source.stem != "imagenet":
-            model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        if source.stem == "small32":
-            model.maxpool = nn.Identity()
+        backbones.set_stem(model, source.stem)
     else:
         model.classifier = nn.Identity()
     return model

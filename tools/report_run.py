@@ -138,11 +138,13 @@ def find(config: dict[str, Any], key: str) -> Any:  # noqa: ANN401
     return None
 
 
-def run_folder(run: Path) -> Path:
-    """The run directory: `run` itself, or the one whose checkpoint `run` is."""
+def recorded(run: Path) -> dict[str, Any]:
+    """config.json of a run directory, or of the one whose checkpoint `run` is; empty if there is
+    none."""
     from fovea.training.checkpoint import FOLDER
 
-    return run.parent.parent if run.is_file() and run.parent.name == FOLDER else run
+    folder = run.parent.parent if run.is_file() and run.parent.name == FOLDER else run
+    return read_run(folder).config if (folder / "config.json").exists() else {}
 
 
 def recipe_of(config: dict[str, Any]) -> ViewRecipe:

@@ -74,7 +74,7 @@ def _resnet(name: str, width: int, stem: Stem) -> nn.Module:
     net = ResNet(block, layers)
     if width > 1:
         _widen(net, block, layers, width)
-    _set_stem(net, stem, 64 * width)
+    set_stem(net, stem, 64 * width)
     net.num_features = 512 * block.expansion * width
     net.fc = nn.Identity()
     return net
@@ -110,7 +110,12 @@ def _initialise(net: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _set_stem(net: ResNet, stem: Stem, planes: int) -> None:
+def set_stem(net: ResNet, stem: Stem, planes: int = 64) -> None:
+    """Begin a ResNet as `stem` says, with `planes` channels; see `build`.
+
+    Raises:
+        UserError: there is no such stem.
+    """
     if stem == "imagenet":
         return
     if stem not in ("small32", "small64"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
@@ -13,9 +14,14 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Version by name, of those that are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    """Version by name, of Python and of `PACKAGES`."""
+    return {"python": platform.python_version()} | installed(PACKAGES)
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Version by name, of those packages that are installed."""
+    found = {}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # those of the other CUDA, timm

@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import disk_errors, make_folder, write_atomic
+from fovea.training.versions import installed
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "nvidia-dali-cuda130",
@@ -113,15 +113,8 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "gpu": _gpu_name(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": installed(PACKAGES),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:
