@@ -6,7 +6,6 @@ Ray's there, and the same function and tasks for both.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,11 +17,11 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 from .errors import UserError
+from .orphans import die_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 ATTEMPTS = 3  # of a task whose worker died under it
 
 
@@ -116,9 +115,7 @@ def _begin_worker(parent: int) -> None:
     An orphan would go on writing into a folder that the next job has locked.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
+    die_with_parent(parent)
 
 
 def run_ray(

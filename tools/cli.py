@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.orphans import die_with_launcher
 
 from .arguments import parse
 
@@ -60,6 +61,7 @@ def call(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits: 0 success, 1 checks found something, 2 bad usage or input."""
+    die_with_launcher()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())

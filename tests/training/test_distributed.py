@@ -16,6 +16,7 @@ from processes import free_port, launch
 
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.files import is_alive
 from fovea.tools import cli
 from fovea.training import checkpoint, distributed, shuffle
 from fovea.training.batchnorm import GlobalBatchNorm
@@ -143,18 +144,58 @@ def test_a_worker_that_dies_is_started_anew_and_the_run_goes_on(patches, tmp_pat
     """torchrun with restarts: kill -9 one of two workers in the middle; the log has every step."""
     out = tmp_path / "run"
     argv = small_run(patches("train"), out, "--epochs", 4, "--save-every", 5)
-    torchrun = ["-m", "torch.distributed.run", "--master-port", str(free_port())]
-    torchrun += ["--nproc-per-node", "2", "--max-restarts", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    agent = subprocess.Popen([sys.executable, *torchrun, *argv], env=environment)
-    while not any(line["step"] >= 7 for line in read(out)):
-        assert agent.poll() is None
-        time.sleep(0.05)
-    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    agent = torchrun(argv, "--max-restarts", "2")
+    wait_for_step(agent, out, 7)
+    os.kill(ranks_of(agent)[-1], signal.SIGKILL)
     assert agent.wait(timeout=300) == 0
     steps = [line["step"] for line in read(out) if line["kind"] == "train"]
     assert steps == list(range(1, 17))
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_ranks_die_with_torchrun_and_the_same_command_resumes(patches, tmp_path):
+    """kill -9 of the launcher: nobody is left who trains, and nothing of it shows in the log."""
+    argv = {
+        run: small_run(patches("train"), tmp_path / run, "--epochs", 4, "--save-every", 5)
+        for run in ("straight", "killed")
+    }
+    assert torchrun(argv["straight"]).wait(timeout=300) == 0
+    launcher = torchrun(argv["killed"])
+    wait_for_step(launcher, tmp_path / "killed", 7)
+    ranks = ranks_of(launcher)
+    launcher.kill()
+    launcher.wait()
+    gone_by = time.monotonic() + 10
+    while any(is_alive(rank) for rank in ranks):
+        assert time.monotonic() < gone_by
+        time.sleep(0.01)
+    assert len(ranks) == 2 and 7 <= read(tmp_path / "killed")[-1]["step"] < 16
+    assert torchrun(argv["killed"]).wait(timeout=300) == 0
+    killed, straight = (
+        [(line["step"], line["loss"]) for line in read(tmp_path / run) if line["kind"] == "train"]
+        for run in ("killed", "straight")
+    )
+    assert killed == straight and len(killed) == 16
+
+
+def torchrun(argv, *options):
+    """Start `argv` on two processes; returns the launcher."""
+    words = ["-m", "torch.distributed.run", "--master-port", str(free_port())]
+    words += ["--nproc-per-node", "2", *options, *argv]
+    return subprocess.Popen([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def wait_for_step(launcher, out, step):
+    while not any(line["step"] >= step for line in read(out)):
+        assert launcher.poll() is None
+        time.sleep(0.02)
+
+
+def ranks_of(launcher):
+    """Processes that a launcher started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
 
 
 def test_slices_have_the_gradients_of_the_whole_batch(patches, tmp_path):
