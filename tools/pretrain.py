@@ -78,6 +78,7 @@ def run(args: Args) -> int:
 
 def _train(args: Args, world: World) -> int:
     from fovea.pipeline.files import DirectoryLock
+    from fovea.training import checkpoint
     from fovea.training.alarm import Diverged
     from fovea.training.display import Display
     from fovea.training.loop import Loop
@@ -89,6 +90,8 @@ def _train(args: Args, world: World) -> int:
     bar = Display(session.total_steps, session.steps_per_epoch, speaks=world.is_first)
     lock = DirectoryLock(options.out) if world.is_first else nullcontext()
     with bar, lock:
+        if world.is_first:
+            checkpoint.remove_unfinished(options.out)
         bar.say(_headline(args, session.step, session.total_steps, world.size))
         try:
             complete = Loop(session, bar).train()

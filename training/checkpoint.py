@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.files import disk_errors, whole_file, write_atomic
+from fovea.pipeline.files import disk_errors, remove_partials, whole_file, write_atomic
 
 from . import backbones
 from .config import Branch, RunConfig
@@ -37,9 +37,10 @@ def path_of(run: Path, step: int) -> Path:
 
 
 def save(run: Path, state: State, keep: int = KEEP) -> Path:
-    """Write `state` (with its ``step``) under `run` and delete all but the newest `keep`.
+    """Write `state` (with its ``step``) under `run`; it and the `keep` - 1 before it stay.
 
-    The checksum is in place before the checkpoint gets its name.
+    The checksum is in place before the checkpoint gets its name. A later step than `state` can only
+    be a damaged one, which the run did not go on from: it would take a whole one's place.
 
     Raises:
         UserError: the disk is full or may not be written.
@@ -53,10 +54,20 @@ def save(run: Path, state: State, keep: int = KEEP) -> Path:
         with whole_file(path) as file:
             file.write(data.getbuffer())
             write_atomic(path.with_suffix(".sha256"), f"{digest}  {path.name}\n".encode())
-    for old in sorted(path.parent.glob("step-*.pt"))[:-keep]:
-        old.unlink()
-        old.with_suffix(".sha256").unlink(missing_ok=True)
+    there = sorted(path.parent.glob("step-*.pt"))
+    newest = there.index(path) + 1
+    for other in there[: max(0, newest - keep)] + there[newest:]:
+        other.unlink()
+        other.with_suffix(".sha256").unlink(missing_ok=True)
     return path
+
+
+def remove_unfinished(run: Path) -> None:
+    """Delete what a process that was killed as it saved left behind, as large as a checkpoint.
+
+    Call only while holding the run's lock.
+    """
+    remove_partials(run / FOLDER)
 
 
 def load(path: Path) -> State:
@@ -66,8 +77,8 @@ def load(path: Path) -> State:
         UserError: the file is missing, damaged or of another format.
     """
     try:
-        wanted = path.with_suffix(".sha256").read_text().split()[0]
-        found = _sha256(path)
+        wanted = path.with_suffix(".sha256").read_bytes().split()[0]
+        found = _sha256(path).encode()
     except (OSError, IndexError):
         raise UserError(f"{path}: this checkpoint or its .sha256 is missing") from None
     if wanted != found:

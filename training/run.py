@@ -21,7 +21,7 @@ from fovea.pipeline.views import ViewRecipe
 
 from . import backbones, batchnorm, checkpoint, initial, optim
 from .config import METHODS, RunConfig, as_written_now, difference
-from .distributed import World, distribute
+from .distributed import World, any_rank, broadcast, distribute
 from .heads import Encoder
 from .method import (
     BatchShape,
@@ -96,6 +96,7 @@ class Run:
             world.device.type, enabled=self.precision is torch.float16
         )
         self.restore(saved)
+        self._agree_on_start()
         self.model = self._wrap()
 
     @property
@@ -166,6 +167,20 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         self.replaced = state.get("replaced", 0)
+
+    def _agree_on_start(self) -> None:
+        """Before ranks that stand at different steps wait for each other for ever.
+
+        Raises:
+            UserError: they read different checkpoints, on every rank.
+        """
+        first = int(broadcast(torch.tensor(self.step, device=self.world.device)))
+        if any_rank(first != self.step, self.world.device):
+            raise UserError(
+                f"--out {self.options.out}: the first process is at step {first} there and process"
+                f" {self.world.rank} at {self.step}, or another is not: give a folder that every"
+                " node sees"
+            )
 
     @property
     def _module(self) -> nn.Module:

@@ -138,6 +138,28 @@ def test_batches_that_do_not_divide(changes, ranks, words):
         config.part_per_rank(ranks)
 
 
+OWN_FOLDER = """
+import os, sys
+from fovea.pipeline.errors import UserError
+from fovea.tools import cli
+argv = [word.replace("RANK", os.environ["RANK"]) for word in sys.argv[1:]]
+try:
+    cli.call(argv)
+except UserError as error:
+    assert "give a folder that every node sees" in str(error), error
+else:
+    sys.exit("trained")
+"""
+
+
+@pytest.mark.dist
+def test_ranks_that_find_different_checkpoints_are_told(patches, tmp_path):
+    """Nodes whose --out is a disk of their own: the first resumes, the others would start anew."""
+    _, _, *argv = small_run(patches("train"), tmp_path / "runRANK")
+    assert cli.call([word.replace("RANK", "0") for word in argv]) == 0
+    launch(["-c", OWN_FOLDER, *argv])
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_a_worker_that_dies_is_started_anew_and_the_run_goes_on(patches, tmp_path):

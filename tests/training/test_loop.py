@@ -259,6 +259,33 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
     assert checkpoint.load_latest(tmp_path)["step"] == 10
 
 
+def test_damaged_checkpoints_of_later_steps_do_not_count(tmp_path):
+    """Of a run that fell back to step 3: two whole ones stay, and none that is damaged."""
+    for number in (2, 3, 10):
+        checkpoint.save(tmp_path, {"step": number})
+    checkpoint.path_of(tmp_path, 10).write_bytes(b"")
+    checkpoint.save(tmp_path, {"step": 4})
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [f"step-{n:09d}.{s}" for n in (3, 4) for s in ("pt", "sha256")]
+
+
+def test_a_damaged_checksum_is_a_damaged_checkpoint(tmp_path):
+    for number in (1, 2):
+        path = checkpoint.save(tmp_path, {"step": number})
+    for damage in (b"", b"\xff\xfe\x00"):
+        path.with_suffix(".sha256").write_bytes(damage)
+        assert checkpoint.load_latest(tmp_path, say=lambda _: None)["step"] == 1
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes(patches, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    assert pretrain(patches("train"), tmp_path / "run", "--epochs", 1) == 0
+    whole = sorted(folder.iterdir())
+    (folder / ".step-000000009.pt.1.partial").write_bytes(b"half")
+    assert pretrain(patches("train"), tmp_path / "run", "--epochs", 1) == 0
+    assert sorted(folder.iterdir()) == whole
+
+
 def test_a_checkpoint_of_another_method_is_refused(patches, tmp_path):
     assert pretrain(patches("train"), tmp_path / "run") == 0
     path = checkpoint.checkpoint_of(tmp_path / "run")
