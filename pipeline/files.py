@@ -81,6 +81,22 @@ def write_atomic(path: Path, data: bytes, *, settle: bool = True) -> None:
         file.write(data)
 
 
+def write_named(path: Path, data: bytes) -> None:
+    """`write_atomic` for a file that a user named, with the folders above it.
+
+    Raises:
+        UserError: it is a folder or a device, or nothing can be written there.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is a folder or a device; give a file")
+        make_folder(path.absolute().parent)
+        with disk_errors(path):
+            write_atomic(path, data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write here ({error.strerror})") from None
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, buffering: int = 1 << 20, *, settle: bool = True) -> Iterator[Any]:
     """A binary file to write that becomes `path` when the block ends without an error.

@@ -6,28 +6,13 @@ Potentials", NIPS 2011, arXiv:1210.5644. B images, P pixels, S source pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .settings import CrfOptions
+
 BAND = 512  # pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrfOptions:
-    """Kernels and steps; the defaults are those of DeepUSPS, stated for a picture of 432 px."""
-
-    near_sigma_px: float = 3.0
-    near_weight: float = 3.0
-    place_sigma_px: float = 80.0
-    colour_sigma: float = 13.0  # of 255
-    colour_weight: float = 10.0
-    steps: int = 5
-    stated_at_px: int = 432  # the lengths above are for this long side
-    bilateral_px: int = 216  # long side at which the bilateral sum is taken, at most
-    sources: int = 24  # source pixels along the long side; 0 takes every pixel
 
 
 def refine(probability: Tensor, rgb: Tensor, options: CrfOptions | None = None) -> Tensor:

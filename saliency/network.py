@@ -5,20 +5,17 @@ B images of H x W pixels. Everything it is told about an image is computed from 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet
 
-from fovea.pipeline.errors import UserError
-
 from .cell_cues import CHANNELS, MIDDLE, SLOPE, cell_cues
+from .settings import Body, NetworkOptions
 
-Body = Literal["resnet18", "resnet34", "resnet50"]
-BODIES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
+BODIES: dict[Body, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
     "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
     "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
     "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
@@ -26,30 +23,6 @@ BODIES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CUES = 10
 LAB_UNIT = 50.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkOptions:
-    """Shape of the network; kept in its checkpoint."""
-
-    body: Body = "resnet50"
-    width: float = 1.0  # of every layer; below 1 only for networks trained from nothing
-    dilated: bool = False  # layers 3 and 4 keep the stride of layer 2 (bottlenecks only)
-    decoder: int = 64  # channels of the summed features
-    size_px: int = 432  # square side at which images enter
-    cell_side: int = 0  # cells a side of the priors among the cues; 0 leaves them out
-
-    def __post_init__(self) -> None:
-        if self.body not in BODIES:
-            raise UserError(f"body {self.body!r}: have {', '.join(BODIES)}")
-        if not 0.1 <= self.width <= 4:
-            raise UserError(f"width {self.width}: want .1 to 4 times the usual channels")
-        if self.dilated and BODIES[self.body][0] is resnet.BasicBlock:
-            raise UserError(f"--dilated needs resnet50, not {self.body}")
-        if not 32 <= self.size_px <= 2048 or self.size_px % 16:
-            raise UserError(f"size {self.size_px}: want a multiple of 16 from 32 to 2048 px")
-        if self.cell_side and not 4 <= self.cell_side <= 32:
-            raise UserError(f"cell side {self.cell_side}: want 0 or 4 to 32 cells")
 
 
 class SaliencyNetwork(nn.Module):

@@ -14,9 +14,9 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from fovea.pipeline.files import write_atomic
 from . import crf
 from .fusion import FUSED, fuse
 from .losses import refinement_loss, to_levels, update_average
-from .network import NetworkOptions, SaliencyNetwork
+from .network import SaliencyNetwork
+from .settings import RefineOptions
 from .weights import load_body, save_network
 
 NETWORK = "network.pt"
@@ -41,53 +42,6 @@ FIRST_THRESHOLDS = {
     "markov_chain": 0.31,
     "manifold_ranking": 0.30,  # not in the paper, which has another fourth prior
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefineOptions:
-    """Schedule of a refinement; the defaults are ReLICv2's."""
-
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-    iterations: int = 3  # of stage 1, each with a fresh network
-    epochs: int = 25  # of each iteration
-    lr: float = 1e-5  # doubled in each iteration
-    fusion_epochs: int = 200
-    fusion_lr: float = 1e-5
-    fusion_beta2: float = 4.0
-    batch_size: int = 10
-    cosine: bool = False  # the learning rate falls to 0 within each training
-    warm_up_steps: int = 0  # the learning rate rises over them, in each training
-    weight_decay: float = 0.0
-    jitter: float = 0.0  # colour and brightness of training images change by up to this share
-    loss: Literal["f", "bce"] = "f"  # bce: cross entropy to the labels as they are, unthresholded
-    fuse: bool = False  # the priors make one label set (`fusion.py`) instead of one each
-    crf_px: int = 432  # square side at which the CRF works
-    crf_options: crf.CrfOptions = field(default_factory=crf.CrfOptions)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.iterations, self.epochs) < 0 or self.fusion_epochs < 1:
-            raise UserError("iterations and epochs: want 0 or more, fusion epochs 1 or more")
-        if self.batch_size < 2:
-            raise UserError(f"batch size {self.batch_size}: want 2 or more (batch norm)")
-
-
-SMALL = RefineOptions(
-    network=NetworkOptions(body="resnet18", width=0.375, decoder=24, size_px=128, cell_side=16),
-    iterations=0,
-    fusion_epochs=4,  # it starts at the priors and has little to learn
-    fusion_lr=2e-3,
-    batch_size=16,
-    cosine=True,
-    warm_up_steps=200,
-    weight_decay=1e-4,
-    jitter=0.15,
-    loss="bce",
-    fuse=True,
-    crf_px=64,
-    crf_options=crf.CrfOptions(sources=16),
-)
-"""For one CPU and a thousand images, from nothing, in minutes."""
 
 
 @dataclass(frozen=True)

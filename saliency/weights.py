@@ -13,7 +13,8 @@ from torch import Tensor
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import write_atomic
 
-from .network import NetworkOptions, SaliencyNetwork, options_dict
+from .network import SaliencyNetwork, options_dict
+from .settings import NetworkOptions
 
 KIND = "fovea saliency network"
 FORMAT = 2  # 1 ranked square patches

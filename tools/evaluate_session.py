@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -106,9 +107,11 @@ def chosen_device(asked: str | None) -> str:
     Raises:
         UserError: there is no such device here.
     """
-    import torch
-
     from fovea.pipeline.errors import UserError
+
+    if asked is not None and re.fullmatch(r"cpu|cuda(:\d+)?", asked) is None:
+        raise UserError(f"--device {asked}: want cpu, cuda or cuda:1")
+    import torch
 
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"

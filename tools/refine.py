@@ -14,13 +14,13 @@ from fovea.pipeline.engine import workers_of
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import held_folder
 from fovea.pipeline.store import ShardSet
-from fovea.saliency.sources import PRIORS
+from fovea.saliency.settings import SMALL, RefineOptions
 
 from .arguments import Shards
 from .evaluate_session import chosen_device
 
 if TYPE_CHECKING:
-    from fovea.saliency.refine import Epoch, RefineOptions
+    from fovea.saliency.refine import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +72,18 @@ class Args:
 
 def run(args: Args) -> int:
     """Prepare the masks, train, print where the network is."""
-    from fovea.saliency.pseudo import prepare_training
-    from fovea.saliency.refine import Trainer
-
-    options = _options(args)
-    priors = lookup.names(PRIORS)
-    device = chosen_device(args.device)
+    options, workers = _options(args), workers_of(args.workers)
     start = time.monotonic()
     with ShardSet.open(args.shards) as images, held_folder(args.out):
-        _check(args, options, len(images))
+        _check_count(args, options, len(images))
+        device = chosen_device(args.device)
+        # Here begins what takes seconds to load, with the arguments looked at.
+        from fovea.saliency.pseudo import prepare_training
+        from fovea.saliency.refine import Trainer
+        from fovea.saliency.sources import PRIORS
+
+        _check_weights(args, options)
+        priors = lookup.names(PRIORS)
         count = prepare_training(
             images,
             args.out,
@@ -89,7 +92,7 @@ def run(args: Args) -> int:
             size_px=options.network.size_px,
             setting=args.setting,
             seed=args.seed,
-            workers=workers_of(args.workers),
+            workers=workers,
             report=lambda done, total: print(f"priors: {done} of {total} parts", flush=True),
         )
         _agree(args, options)
@@ -103,8 +106,6 @@ def run(args: Args) -> int:
 
 
 def _options(args: Args) -> RefineOptions:
-    from fovea.saliency.refine import SMALL, RefineOptions
-
     base = SMALL if args.recipe == "small" else RefineOptions()
     network = replace(
         base.network,
@@ -125,18 +126,17 @@ def _options(args: Args) -> RefineOptions:
     )
 
 
-def _check(args: Args, options: RefineOptions, images: int) -> None:
-    """What would end the training after hours of priors ends it before them.
-
-    Raises:
-        UserError: too few images, or weights that do not fit the network.
-    """
-    from fovea.saliency.network import SaliencyNetwork
-    from fovea.saliency.weights import load_body
-
+def _check_count(args: Args, options: RefineOptions, images: int) -> None:
     count = min(args.images, images)
     if count < options.batch_size:
         raise UserError(f"{count} images: want at least --batch-size {options.batch_size} of them")
+
+
+def _check_weights(args: Args, options: RefineOptions) -> None:
+    """What would end the training after hours of priors ends it before them."""
+    from fovea.saliency.network import SaliencyNetwork
+    from fovea.saliency.weights import load_body
+
     if args.weights is not None:
         load_body(SaliencyNetwork(options.network), args.weights)
 

@@ -51,10 +51,11 @@ def write(
         The page: `out`, or ``report.html`` in the first run.
 
     Raises:
-        UserError: a folder is no run, or the given data or masks are not there.
+        UserError: a folder is no run, the given data or masks are not there, or the page cannot be
+            written.
     """
     from fovea.pipeline.errors import UserError
-    from fovea.pipeline.files import disk_errors, make_folder, write_atomic
+    from fovea.pipeline.files import write_named
 
     from .report_compare import comparison
     from .report_run import is_comparison, read_comparison, read_run
@@ -70,7 +71,5 @@ def write(
         text = unbalanced(*read_comparison(folders[0]))
     else:
         text = single(read_run(folders[0]), data=data, masks=masks)
-    with disk_errors(out):
-        make_folder(out.parent)
-        write_atomic(out, text.encode())
+    write_named(out, text.encode())
     return out

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fovea.saliency.crf import CrfOptions, refine
+from fovea.saliency.crf import refine
+from fovea.saliency.settings import CrfOptions
 
 KERNELS = {
     "near_sigma_px": 2.0,

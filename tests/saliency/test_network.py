@@ -13,13 +13,13 @@ from torchvision.models import resnet18
 from fovea.pipeline.errors import UserError
 from fovea.saliency.cell_cues import cell_cues, decided
 from fovea.saliency.network import (
-    NetworkOptions,
     SaliencyNetwork,
     border_cues,
     mirrored,
     rgb_to_lab,
 )
 from fovea.saliency.predict import NetworkSource, predict
+from fovea.saliency.settings import NetworkOptions
 from fovea.saliency.weights import load_body, load_network, save_network
 
 TINY = NetworkOptions(body="resnet18", width=0.125, decoder=8, size_px=64)

@@ -6,8 +6,9 @@ import torch
 from pretended_gpu import move, on_gpu, pretended_gpu
 
 from fovea.saliency import crf, losses
-from fovea.saliency.network import NetworkOptions, SaliencyNetwork
+from fovea.saliency.network import SaliencyNetwork
 from fovea.saliency.predict import predict
+from fovea.saliency.settings import NetworkOptions
 
 NARROW = NetworkOptions(body="resnet18", width=0.25, decoder=16, size_px=64)
 

@@ -13,11 +13,10 @@ import torch
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.store import ShardSet
-from fovea.saliency.crf import CrfOptions
-from fovea.saliency.network import NetworkOptions
 from fovea.saliency.predict import predict_all
 from fovea.saliency.pseudo import prepare_training
-from fovea.saliency.refine import Epoch, RefineOptions, Trainer, label_file, stages
+from fovea.saliency.refine import Epoch, Trainer, label_file, stages
+from fovea.saliency.settings import CrfOptions, NetworkOptions, RefineOptions
 from fovea.saliency.weights import load_network
 
 SIZE = 32

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from fovea.tools import verify
@@ -81,3 +85,35 @@ def test_home_is_found_where_the_shell_leaves_it_alone(
     monkeypatch.setenv("HOME", "/somewhere")
     args = parse(verify.Args, "fovea verify", words)
     assert "/somewhere/shards" in (args.folder, str(args.images))
+
+
+TORCHLESS = """
+import sys
+from fovea.pipeline.errors import UserError
+from fovea.tools.cli import call
+try:
+    call(sys.argv[1:])
+except UserError as error:
+    print(error)
+sys.exit("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--workers", "-1"], "--workers -1: want 1 or more"),
+        (["--device", "gpu"], "--device gpu: want cpu, cuda or cuda:1"),
+        (["--size", "7"], "size 7: want a multiple of 16"),
+        (["--images", "5"], "want at least --batch-size 10"),
+        (["--seed", "-4"], "seed -4: want 0 or more"),
+    ],
+)
+def test_refine_names_a_wrong_option_before_it_loads_torch(
+    words: list[str], said: str, tiny_shards: dict[str, Path], tmp_path: Path
+) -> None:
+    argv = ["refine", str(tiny_shards["train"]), "--out", str(tmp_path / "net"), *words]
+    script = [sys.executable, "-c", TORCHLESS, *argv]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert said in done.stdout and done.returncode == 0, done.stderr
+    assert not (tmp_path / "net").exists()

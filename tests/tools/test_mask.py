@@ -14,7 +14,8 @@ from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.store import MaskSet, ShardSet
-from fovea.saliency.network import NetworkOptions, SaliencyNetwork
+from fovea.saliency.network import SaliencyNetwork
+from fovea.saliency.settings import NetworkOptions
 from fovea.saliency.sources import PRIORS
 from fovea.saliency.weights import save_network
 from fovea.tools.cli import call

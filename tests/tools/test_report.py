@@ -235,6 +235,21 @@ def test_bad_runs_are_named(tmp_path: Path) -> None:
         report.write([tmp_path])
 
 
+def test_a_page_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -> None:
+    """Below /proc nothing can be made, not even by root; a device may not become a page."""
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for out, said in (
+        (Path("/proc/page.html"), "cannot write here"),
+        (Path("/proc/folder/page.html"), "cannot be made"),
+        (tmp_path, "is a folder or a device"),
+        (tmp_path / "pipe", "is a folder or a device"),
+        (tmp_path / "file" / "page.html", "give a folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            report.write([run], out=out)
+
+
 def test_given_shards_that_are_not_there_are_an_error(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         report.write([run], data=tmp_path / "none", out=tmp_path / "r.html")

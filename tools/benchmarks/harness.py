@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.files import disk_errors, make_folder, write_atomic
+from fovea.pipeline.files import write_named
 from fovea.training.versions import installed
 
 PACKAGES = (
@@ -156,9 +156,7 @@ def report(
             result = merged(json.loads(out.read_text()), result)
         except ValueError as error:
             raise UserError(f"--out {out}: {error}, so --only cannot add to it") from None
-    make_folder(out.absolute().parent)
-    with disk_errors(out):
-        write_atomic(out, json.dumps(result, indent=1, default=str).encode() + b"\n")
+    write_named(out, json.dumps(result, indent=1, default=str).encode() + b"\n")
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -193,8 +193,9 @@ def _crf(pairs: list[Pair]) -> dict[str, float]:
     """Processor milliseconds of five mean-field steps, by side and sources."""
     import torch
 
-    from fovea.saliency.crf import CrfOptions, refine
+    from fovea.saliency.crf import refine
     from fovea.saliency.pseudo import square
+    from fovea.saliency.settings import CrfOptions
 
     figures = {}
     for side, sources in ((64, 16), (128, 16), (432, 24)):
