@@ -91,7 +91,7 @@ def _train(args: Args, world: World) -> int:
     lock = DirectoryLock(options.out) if world.is_first else nullcontext()
     with bar, lock:
         if world.is_first:
-            checkpoint.remove_unfinished(options.out)
+            checkpoint.tidy(options.out, session.step)
         bar.say(_headline(args, session.step, session.total_steps, world.size))
         try:
             complete = Loop(session, bar).train()

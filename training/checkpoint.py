@@ -37,10 +37,9 @@ def path_of(run: Path, step: int) -> Path:
 
 
 def save(run: Path, state: State, keep: int = KEEP) -> Path:
-    """Write `state` (with its ``step``) under `run`; it and the `keep` - 1 before it stay.
+    """Write `state` (with its ``step``) under `run` and delete all but the newest `keep`.
 
-    The checksum is in place before the checkpoint gets its name. A later step than `state` can only
-    be a damaged one, which the run did not go on from: it would take a whole one's place.
+    The checksum is in place before the checkpoint gets its name.
 
     Raises:
         UserError: the disk is full or may not be written.
@@ -54,20 +53,27 @@ def save(run: Path, state: State, keep: int = KEEP) -> Path:
         with whole_file(path) as file:
             file.write(data.getbuffer())
             write_atomic(path.with_suffix(".sha256"), f"{digest}  {path.name}\n".encode())
-    there = sorted(path.parent.glob("step-*.pt"))
-    newest = there.index(path) + 1
-    for other in there[: max(0, newest - keep)] + there[newest:]:
-        other.unlink()
-        other.with_suffix(".sha256").unlink(missing_ok=True)
+    for old in sorted(path.parent.glob("step-*.pt"))[:-keep]:
+        _remove(old)
     return path
 
 
-def remove_unfinished(run: Path) -> None:
-    """Delete what a process that was killed as it saved left behind, as large as a checkpoint.
+def tidy(run: Path, step: int) -> None:
+    """Delete what is of no use to a run that goes on from its checkpoint at `step` (0: from none).
 
+    What a process that was killed as it saved left behind, as large as a checkpoint; and later
+    checkpoints, which are damaged: they would count among the newest, in the place of whole ones.
     Call only while holding the run's lock.
     """
     remove_partials(run / FOLDER)
+    for path in (run / FOLDER).glob("step-*.pt"):
+        if path > path_of(run, step):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    path.with_suffix(".sha256").unlink(missing_ok=True)
 
 
 def load(path: Path) -> State:
