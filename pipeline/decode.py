@@ -19,11 +19,15 @@ COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
 
+Encoded = bytes | memoryview
+"""An image as it is stored: JPEG, PNG, or whatever else OpenCV decodes."""
+
+
 class DecodeError(ValueError):
     """The bytes are not an image that training can decode."""
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+def decode_rgb(data: Encoded) -> NDArray[np.uint8]:
     """Decode to RGB, uint8 (H, W, 3) in C order.
 
     Raises:
@@ -32,7 +36,7 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     return _decode(data, COLOUR)
 
 
-def decode_grey(data: bytes) -> NDArray[np.uint8]:
+def decode_grey(data: Encoded) -> NDArray[np.uint8]:
     """Decode a mask or grey image, uint8 (H, W).
 
     Raises:
@@ -41,7 +45,7 @@ def decode_grey(data: bytes) -> NDArray[np.uint8]:
     return _decode(data, GREY)
 
 
-def _decode(data: bytes, flags: int) -> NDArray[np.uint8]:
+def _decode(data: Encoded, flags: int) -> NDArray[np.uint8]:
     if not data:
         raise DecodeError("no bytes")
     try:

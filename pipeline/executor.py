@@ -1,7 +1,8 @@
 """What every executor does: apply drawn parameters to encoded images.
 
-`host.py` has the executor for OpenCV and torch on threads, `graph.py` the one for DALI. Both are
-fed the same arrays, so `fovea bench parity` can compare them pixel by pixel.
+`host.py` has the executor for OpenCV and torch on threads, `processes.py` the same on processes,
+`graph.py` the one for DALI. All are fed the same arrays, so `fovea bench parity` can compare them
+pixel by pixel.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from .buffers import U8
+from .decode import Encoded
 from .parameters import ViewParameters
+from .timing import Stopwatch
 
 HW_DECODER_FRAC = 0.65
 """Share of the JPEGs for a GPU's decoder units, where nothing else is said: DALI's own default."""
@@ -40,8 +44,8 @@ class BadImages(Exception):
         self.faults = faults
 
 
-Image = bytes | npt.NDArray[np.uint8]
-"""A JPEG, or for the host executor also decoded RGB (H, W, 3)."""
+Image = Encoded | npt.NDArray[np.uint8]
+"""An encoded image, or for the host executor also decoded RGB (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Work:
     images: Sequence[Image]  # B
     parameters: dict[str, ViewParameters]
     partner_images: Sequence[Image] | None = None  # B, for views with source="partner"
-    masks: Sequence[bytes | None] | None = None  # B PNGs; None where no view uses it
+    masks: Sequence[Encoded | None] | None = None  # B PNGs; None where no view uses it
 
 
 Pending = Callable[[], dict[str, Tensor]]
@@ -59,7 +63,16 @@ Pending = Callable[[], dict[str, Tensor]]
 
 
 class Executor(Protocol):
-    """Turns batches of encoded images into views, each (B, 3, H, W) in channels-last memory."""
+    """Turns batches of encoded images into views, each (B, 3, H, W) in channels-last memory.
+
+    Attributes:
+        stopwatch: time of all workers in "decode" and "augment", where it can be told.
+    """
+
+    stopwatch: Stopwatch
+
+    def allocate(self, num_bytes: int) -> U8:
+        """Memory, (num_bytes,), that encoded images can be handed over in without a copy."""
 
     def submit(self, work: Work) -> Pending:
         """Start on a batch. Not more than two should be under way.

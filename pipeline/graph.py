@@ -23,10 +23,12 @@ from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
 from . import ops, ops_strong
+from .buffers import U8, fresh
 from .colour import window_px
-from .decode import DecodeError, decode_grey, decode_rgb
+from .decode import DecodeError, Encoded, decode_grey, decode_rgb
 from .executor import HW_DECODER_FRAC, BadImages, Fault, Image, Pending, Work
 from .parameters import ViewParameters
+from .timing import Stopwatch
 from .views import ViewRecipe, ViewSpec
 
 F32 = npt.NDArray[np.float32]
@@ -202,6 +204,7 @@ class DaliExecutor:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._running: deque[_Running] = deque()
         self._pipeline = self._build()
+        self.stopwatch = Stopwatch()  # stays empty: a graph does all of it out of sight
 
     def _build(self) -> Pipeline:
         on_gpu = self.device.type == "cuda"
@@ -217,6 +220,10 @@ class DaliExecutor:
         pipeline.build()
         self._fresh, self._skip = True, 0
         return pipeline
+
+    def allocate(self, num_bytes: int) -> U8:
+        """See `executor.Executor`."""
+        return fresh(num_bytes)
 
     def submit(self, work: Work) -> Pending:
         """Start on a batch; see `executor.Executor`."""
@@ -340,7 +347,7 @@ def _raiser(error: Exception) -> Pending:
     return pending
 
 
-def _encoded(images: Sequence[Image]) -> list[npt.NDArray[np.uint8]]:
+def _encoded(images: Sequence[Image]) -> list[U8]:
     return [np.frombuffer(data, np.uint8) for data in images]
 
 
@@ -358,7 +365,7 @@ def _unread(work: Work) -> dict[int, Fault]:
 _NO_MASK = np.zeros((1, 1, 1), np.uint8)
 
 
-def _mask_pixels(masks: Sequence[bytes | None]) -> list[npt.NDArray[np.uint8]]:
+def _mask_pixels(masks: Sequence[Encoded | None]) -> list[U8]:
     """Masks (h, w, 1); a single pixel for samples that keep their background.
 
     Raises:

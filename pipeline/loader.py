@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +19,15 @@ import torch
 
 from . import parameters, plan
 from .batch import Batch
-from .decode import DecodeError
 from .decoded import DecodedImages
 from .engine import available_cores
 from .errors import UserError
 from .executor import HW_DECODER_FRAC, BadImages, Executor, Fault, Image, Pending, Work
 from .faults import Replacements
 from .feed import Feed
+from .kinds import Kind
 from .parameters import ViewParameters
+from .reading import Reader
 from .store import MaskSet, ShardSet
 from .timing import Stopwatch
 from .transfer import InTransit, Transfer, numbered
@@ -41,8 +40,6 @@ IN_FLIGHT = 2
 DRAW_AHEAD = 1024
 """Samples whose parameters are drawn in one go: the cost of numpy's calls does not grow with them,
 and while they hold the interpreter no thread of an executor gets on."""
-READERS = 4
-"""Threads that read encoded images, so that a cold page cache has requests to merge."""
 
 
 class Loader:
@@ -56,12 +53,13 @@ class Loader:
         rank: of this process.
         world_size: number of ranks.
         masks: masks of `data`, wanted by recipes with ``mask_prob`` above 0.
-        executor: "host" (OpenCV and torch on threads) or "dali".
+        executor: "host" (OpenCV and torch on threads), "processes" (the same on processes) or
+            "dali".
         device: where the views are wanted, e.g. "cuda:0".
         block: shards per shuffled group (see `plan.epoch_order`), None for a global shuffle.
         shuffle: False reads in stored order.
         drop_last: False also yields the last incomplete global batch.
-        threads: of the executor; the cores of this process by default.
+        threads: of the executor, or its processes; the cores of this process by default.
         prefetch: finished batches to hold ready.
         dtype: of the views: float32, float16 or bfloat16.
         max_replaced_frac: share of unreadable samples above which the run stops, [0, 1].
@@ -83,7 +81,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         masks: MaskSet | None = None,
-        executor: Literal["host", "dali"] = "host",
+        executor: Kind = "host",
         device: str | torch.device = "cpu",
         block: int | None = None,
         shuffle: bool = True,
@@ -112,18 +110,24 @@ class Loader:
         self._labels = data.labels
         self._faults = Replacements(len(data), str(data.folder), max_replaced_frac)
         self._transfer = Transfer(self.device)
-        self._decoded = DecodedImages(data, executor) if keep_decoded else None
+        decoded = DecodedImages(data, executor) if keep_decoded else None
         self.executor = self._start(executor, dtype, hw_decoder_frac)
-        self._readers = ThreadPoolExecutor(READERS, "fovea-read")
+        self._reader = Reader(data, masks, decoded, self._faults, self.executor.allocate)
         self._feeds: list[Feed[InTransit]] = []
 
-    def _start(self, kind: str, dtype: torch.dtype, hw_decoder_frac: float) -> Executor:
+    def _start(self, kind: Kind, dtype: torch.dtype, hw_decoder_frac: float) -> Executor:
         if kind == "host":
             from .host import HostExecutor
 
             pin = self.device.type == "cuda"
             return HostExecutor(
                 self.recipe, threads=self._threads, dtype=dtype, pin=pin, prefetch=self.prefetch
+            )
+        if kind == "processes":
+            from .processes import ProcessExecutor
+
+            return ProcessExecutor(
+                self.recipe, processes=self._threads, dtype=dtype, prefetch=self.prefetch
             )
         if kind == "dali":
             from .graph import DaliExecutor
@@ -136,7 +140,7 @@ class Loader:
                 dtype=dtype,
                 hw_decoder_frac=hw_decoder_frac,
             )
-        raise UserError(f"executor={kind!r}: want host or dali")
+        raise UserError(f"executor={kind!r}: want host, processes or dali")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -245,13 +249,13 @@ class Loader:
     def _submit(self, step: _Step, drawn: dict[str, ViewParameters] | None = None) -> Pending:
         """Read, draw unless that is done, and hand over."""
         with self.stopwatch.of("read"):
-            step.images = self._read_images(step.ids)
+            step.images = self._reader.images(step.ids)
             if step.partners is not None:
-                step.partner_images = self._read_images(step.partners)
+                step.partner_images = self._reader.images(step.partners)
         if drawn is None:
             drawn = self._draw(step.ids, step.partners, step.epoch)
         with self.stopwatch.of("read"):
-            masks = self._read_masks(step.ids, drawn)
+            masks = self._reader.masks(step.ids, drawn)
         return self.executor.submit(Work(step.images, drawn, step.partner_images, masks))
 
     def _draw(self, ids: I64, partners: I64 | None, epoch: int) -> dict[str, ViewParameters]:
@@ -301,48 +305,11 @@ class Loader:
         wanted, tried = int(step.wanted[row]), int(step.ids[row])
         step.ids[row] = self._faults.replace(wanted, tried, fault.reason)
 
-    def _read_images(self, ids: I64) -> list[Image]:
-        return self._map(self._read_image, ids)
-
-    def _read_image(self, sample_id: int) -> Image:
-        """A sample's image, no bytes if it cannot be read: the executor then reports the row."""
-        try:
-            if self._decoded is not None:
-                return self._decoded.read(sample_id)
-            return self.data.read(sample_id)
-        except (UserError, OSError, DecodeError) as error:
-            self._faults.note(sample_id, str(error))
-            return b""
-
-    def _read_masks(self, ids: I64, drawn: dict[str, ViewParameters]) -> list[bytes | None] | None:
-        """Masks of the samples whose background goes in some view; None for the others."""
-        if self.masks is None:
-            return None
-        used = np.any([view.mask for view in drawn.values()], axis=0)
-        masks: list[bytes | None] = [None] * len(ids)
-        for row in np.flatnonzero(used):
-            masks[row] = self._read_mask(int(ids[row]))
-        return masks
-
-    def _read_mask(self, sample_id: int) -> bytes:
-        assert self.masks is not None
-        try:
-            return self.masks.read(sample_id)
-        except (UserError, OSError) as error:
-            self._faults.note(sample_id, str(error))
-            return b""
-
-    def _map(self, read: Callable[[int], Image], ids: I64) -> list[Image]:
-        """Read on several threads, a contiguous part of the batch on each."""
-        parts = [part.tolist() for part in np.array_split(ids, READERS)]
-        read_part = self._readers.map(lambda part: [read(i) for i in part], parts)
-        return [data for part in read_part for data in part]
-
     def close(self) -> None:
         """Stop all threads at once; iterators that are still open end."""
         for feed in list(self._feeds):
             feed.close()
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
         self.executor.close()
 
     def __enter__(self) -> Loader:

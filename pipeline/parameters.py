@@ -71,6 +71,18 @@ class ViewParameters:
         """The parameters of some of the samples."""
         return ViewParameters(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    def records(self) -> npt.NDArray[np.void]:
+        """The same as (B,) records of `record_of` the view: one array to send, not seventeen."""
+        records = np.empty(len(self), record_of(self.strong_op.shape[1]))
+        for field in fields(self):
+            records[field.name] = getattr(self, field.name)
+        return records
+
+    @staticmethod
+    def of_records(records: npt.NDArray[np.void]) -> ViewParameters:
+        """What `records` was made of."""
+        return ViewParameters(*(records[f.name] for f in fields(ViewParameters)))
+
     def caption(self, row: int) -> str:
         """What was done to sample `row`, in one line for a picture."""
         return " ".join(self._parts(row))
@@ -97,6 +109,26 @@ class ViewParameters:
         for kind, level in zip(self.strong_op[row], self.strong_level[row], strict=True):
             if kind >= 0:
                 yield f"op{kind}:{level:+.0f}"
+
+
+def record_of(strong_ops: int) -> np.dtype[np.void]:
+    """Type of a row of `ViewParameters` for a view with that many strong operations."""
+    four, two, strong = (4,), (2,), (strong_ops,)
+    return np.dtype(
+        [
+            ("crop_xywh", np.int32, four),
+            ("resize_wh", np.int32, two),
+            ("window_xy", np.int32, two),
+            *((name, np.float32) for name in ("brightness", "contrast", "saturation", "hue")),
+            ("blur_sigma", np.float32),
+            ("strong_level", np.float32, strong),
+            *((name, np.bool_) for name in ("flip", "jitter", "grey", "solarize", "mask")),
+            ("order", np.int8, four),
+            ("background", np.uint8),
+            ("strong_op", np.int8, strong),
+        ],
+        align=True,
+    )
 
 
 def draw(

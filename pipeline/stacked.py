@@ -63,9 +63,10 @@ class Stacks:
     def __init__(self, recipe: ViewRecipe) -> None:
         self._views = [_View(name, spec, recipe) for name, spec in recipe.views.items()]
 
-    def suit(self, drawn: dict[str, ViewParameters]) -> bool:
-        """Whether all windows are those of small images."""
-        return all(int(ends.max()) <= LARGEST_PX for ends in self._ends(drawn).values())
+    def suit(self, drawn: dict[str, ViewParameters]) -> Bool:
+        """Which rows' windows are those of small images, (n,)."""
+        ends = np.stack(list(self._ends(drawn).values()))
+        return np.all(ends <= LARGEST_PX, axis=(0, 2))
 
     def groups(
         self, images: list[dict[str, U8]], drawn: dict[str, ViewParameters]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .decode import decode_rgb
+from .decode import Encoded, decode_rgb
 
 # Read when it is imported. It would say of each bad file what `decode_rgb` says in its error.
 os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
@@ -78,7 +78,7 @@ def around(boxes: list[Box]) -> Box:
     return left, top, right - left, bottom - top
 
 
-def decode_window(data: bytes, box: Box, slot: str = "") -> Window:
+def decode_window(data: Encoded, box: Box, slot: str = "") -> Window:
     """Decode what is in a box of an image, or all of the image if there is no way to do less.
 
     Args:
@@ -112,7 +112,7 @@ class _Decoder:
             backends=[codec.Backend(codec.CPU_ONLY)],
         )
 
-    def decode(self, data: bytes, box: Box, slot: str) -> Window | None:
+    def decode(self, data: Encoded, box: Box, slot: str) -> Window | None:
         """The box, or None for what this decoder does not do: `decode_rgb` has the last word."""
         x, y, w, h = box
         try:

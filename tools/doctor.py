@@ -14,6 +14,7 @@ import tyro
 
 from fovea.pipeline.engine import available_cores
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.kinds import Asked
 from fovea.training.options import Options
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Args:
     """Batches that each rate is measured over."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    executor: Literal["auto", "host", "dali"] = "auto"
+    executor: Asked = "auto"
     """What makes the views."""
     threads: int | None = None
     """Threads of the loader."""
@@ -195,7 +196,7 @@ def _advice(found: Rates, session: Run, args: Args) -> Iterator[str]:
     elif found.contention > HIDDEN:
         yield (
             f"{found.contention:.0%} of the loader's time is not hidden by compute: decode on the"
-            " host (--executor host), or store smaller images (fovea shard --max-side 500)"
+            " host (--executor processes), or store smaller images (fovea shard --max-side 500)"
         )
 
 
@@ -204,7 +205,7 @@ def _loader_advice(found: Rates, session: Run, args: Args) -> Iterator[str]:
     threads = args.threads or cores
     if threads < cores:
         yield f"--threads {cores}: this machine has {cores} cores and the loader uses {threads}"
-    if session.world.device.type == "cuda" and args.executor == "host":
+    if session.world.device.type == "cuda" and args.executor in ("host", "processes"):
         yield "--executor dali: decode and augment on the GPU"
     decode, augment = found.split.decode_ms, found.split.augment_ms
     if decode is not None and augment is not None:

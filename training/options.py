@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fovea.pipeline.errors import UserError
+from fovea.pipeline.kinds import Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,11 @@ class Options:
     """Saliency masks of the shards, for recipes that remove backgrounds."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
-    executor: Literal["auto", "host", "dali"] = "auto"
-    """What makes the views: auto is DALI on a GPU, OpenCV and torch on a CPU and for images of
-    64 px or less."""
+    executor: Asked = "auto"
+    """What makes the views: OpenCV and torch on threads (host) or on processes, or DALI. Auto is
+    DALI on a GPU, but processes for images of 64 px or less, and host on a CPU."""
     threads: int | None = None
-    """Threads that decode and augment; by default as many as there are cores."""
+    """Threads or processes that decode and augment; by default as many as there are cores."""
     prefetch: int = 2
     """Finished batches to hold ready."""
     hw_decoder_frac: float = 0.65

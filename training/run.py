@@ -112,7 +112,7 @@ class Run:
 
     def loader(self) -> Loader:
         """The loader of this rank."""
-        executor = choose.executor_for(
+        executor = choose.executor_of_run(
             self.options.executor, self.data, self.recipe, self.world.device
         )
         return Loader(

@@ -12,7 +12,7 @@ import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image
 
-from fovea.pipeline import colour, executor, host
+from fovea.pipeline import colour, executor, host, render
 from fovea.pipeline.buffers import Buffers
 from fovea.pipeline.executor import BadImages, Work
 from fovea.pipeline.parameters import draw
@@ -110,7 +110,7 @@ def test_resize_is_pillows(tile, interpolation, size):
     """Rows before columns; which of them Pillow begins with depends on its version."""
     how = getattr(Image.Resampling, interpolation.upper())
     rows = Image.fromarray(tile).resize((size[0], tile.shape[0]), how)
-    error = np.abs(host.resize(tile, size, interpolation).astype(int) - rows.resize(size, how))
+    error = np.abs(render.resize(tile, size, interpolation).astype(int) - rows.resize(size, how))
     assert error.mean() < 0.02
     assert np.percentile(error, 99.99) <= 1
 

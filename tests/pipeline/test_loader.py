@@ -178,7 +178,7 @@ def test_decoded_images_can_be_kept(broken, monkeypatch):
         again = [batch.views["teacher"].clone() for batch in loader.batches(1)]
     for views, (_, both) in zip(again, straight[1], strict=True):
         assert torch.equal(views.flatten(1), both[:, : views[0].numel()])
-    with pytest.raises(UserError, match="keep_decoded wants executor='host'"):
+    with pytest.raises(UserError, match="keep_decoded wants executor='host' or 'processes'"):
         Loader(broken, TWO, batch_size=8, seed=3, keep_decoded=True, executor="dali")
 
 
@@ -210,7 +210,7 @@ def test_masks_are_used_and_wanted(photo_shards, photo_masks):
     [
         ({"batch_size": 64}, "batch_size=64 is more than the 4. samples"),
         ({"batch_size": 8, "world_size": 3}, "does not divide over 3 ranks: try 6"),
-        ({"batch_size": 8, "executor": "gpu"}, "want host or dali"),
+        ({"batch_size": 8, "executor": "gpu"}, "want host, processes or dali"),
         ({"batch_size": 8, "prefetch": 0}, "prefetch=0, .*: want 1 or more"),
         ({"batch_size": 8, "hw_decoder_frac": 1.5}, r"hw_decoder_frac=1.5: want .* \[0, 1\]"),
         ({"batch_size": 8, "rank": 2, "world_size": 2}, "rank=2"),
@@ -332,7 +332,7 @@ def test_signals_end_everything_at_once(photo_shards, how):
 
 def test_an_error_in_the_reader_reaches_the_caller(photo_shards, monkeypatch):
     with Loader(photo_shards, TWO, batch_size=8, seed=0) as loader:
-        monkeypatch.setattr(loader.data, "read", lambda _: 1 / 0)
+        monkeypatch.setattr(loader.data, "read_into", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             next(iter(loader.batches(0)))
 

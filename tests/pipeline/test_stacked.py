@@ -63,10 +63,10 @@ def work_of(recipe: ViewRecipe, images: list[np.ndarray]) -> Work:
 def views_of(recipe: ViewRecipe, work: Work, *, stacked: bool, **options) -> dict:
     executor = HostExecutor(recipe, threads=2, **options)
     if not stacked:
-        executor._stacks = None
+        executor.renderer._stacks = None
     else:
-        assert executor._stacks is not None
-        executor._chunk = None  # type: ignore[assignment, method-assign]  # must not be needed
+        assert executor.renderer._stacks is not None
+        executor.renderer._row = None  # type: ignore[assignment, method-assign]  # must not be needed
     try:
         return run(executor, work)
     finally:
@@ -182,9 +182,9 @@ def test_a_broken_image_and_one_smaller_than_said_are_named(photos):
 
 def test_large_images_are_left_to_the_other_way(photos):
     executor = HostExecutor(find_recipe("ressl_32"), threads=1)
-    executor._stack = None  # type: ignore[assignment, method-assign]  # must not be called
+    executor.renderer._together = None  # type: ignore[assignment, method-assign]  # nor called
     work = work_of(executor.recipe, patches(photos, 8, (96, 96)))
     assert run(executor, work)["student"].shape == (8, 3, 32, 32)
     executor.close()
-    assert HostExecutor(find_recipe("ressl"), threads=1)._stacks is None
+    assert HostExecutor(find_recipe("ressl"), threads=1).renderer._stacks is None
     assert host.SMALLEST_STACK > 1

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from fovea.pipeline.kinds import Kind
 from fovea.training.options import Options
 
 from ..arguments import Shards
@@ -35,7 +36,7 @@ class Args:
     """Batches that each rate is measured over."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    executors: tuple[Literal["host", "dali"], ...] = ("dali", "host")
+    executors: tuple[Kind, ...] = ("dali", "host", "processes")
     """Each makes the views of every preset."""
     threads: int | None = None
     """Threads of the loader."""
@@ -54,7 +55,7 @@ class Setting:
     """What one row is measured with."""
 
     preset: str
-    executor: Literal["host", "dali"]
+    executor: Kind
     prefetch: int
     hw_decoder_frac: float
 
@@ -67,7 +68,7 @@ def run(args: Args) -> int:
         rows.append(row)
         if not args.json:
             print(
-                f"{setting.preset:18} {setting.executor:5} prefetch {setting.prefetch} decoder"
+                f"{setting.preset:18} {setting.executor:9} prefetch {setting.prefetch} decoder"
                 f" {setting.hw_decoder_frac:.2f}  loader {row['loader']:8.0f}  compute"
                 f" {row['compute']:8.0f}  both {row['both']:8.0f} images/s"
                 f"  efficiency {row['efficiency']:.2f}  waiting {row['wait_frac']:.1%}"

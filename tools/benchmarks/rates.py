@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from fovea.pipeline.batch import Batch
-from fovea.pipeline.host import HostExecutor
 from fovea.pipeline.loader import Loader
 from fovea.training.run import Run
 from fovea.training.step import optimize
@@ -112,9 +111,7 @@ def _endless(loader: Loader) -> Generator[Batch, None, None]:
 def loader_alone(loader: Loader, feed: Iterator[Batch], batches: int) -> tuple[Rate, Split]:
     """Take batches as fast as they come."""
     _take(feed, WARM_UP + loader.prefetch)  # what stood ready is no measure of the rate
-    watches = [loader.stopwatch]
-    if isinstance(loader.executor, HostExecutor):
-        watches.append(loader.executor.stopwatch)
+    watches = [loader.stopwatch, loader.executor.stopwatch]
     for watch in watches:
         watch.clear()
     from_disk = _disk_bytes()

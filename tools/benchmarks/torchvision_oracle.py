@@ -15,6 +15,7 @@ import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 
+from fovea.pipeline.decode import Encoded
 from fovea.pipeline.parameters import ViewParameters
 from fovea.pipeline.strong import STRONG
 from fovea.pipeline.views import ViewRecipe, ViewSpec
@@ -55,8 +56,8 @@ def render_batch(
     images: Sequence[bytes],
     recipe: ViewRecipe,
     drawn: dict[str, ViewParameters],
-    masks: Sequence[bytes | None] | None = None,
-    partner_images: Sequence[bytes] | None = None,
+    masks: Sequence[Encoded | None] | None = None,
+    partner_images: Sequence[Encoded] | None = None,
 ) -> dict[str, U8]:
     """All views of some images, uint8 (B, S, S, 3) each."""
     sources = {"self": [_open(data) for data in images]}
@@ -75,7 +76,7 @@ def render_batch(
     }
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: Encoded) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 

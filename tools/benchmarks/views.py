@@ -19,6 +19,7 @@ from . import harness
 from .apart import Apart, Endless
 
 if TYPE_CHECKING:
+    from fovea.pipeline.kinds import Kind
     from fovea.pipeline.store import MaskSet, ShardSet
     from fovea.pipeline.views import ViewRecipe
 
@@ -71,7 +72,7 @@ class Setting:
         return data, MaskSet.open(self.masks, data) if self.masks is not None else None
 
 
-def fovea_feed(setting: Setting, executor: Literal["host", "dali"]) -> Endless:
+def fovea_feed(setting: Setting, executor: Kind) -> Endless:
     """This library's loader."""
     from fovea.pipeline.loader import Loader
 
@@ -122,6 +123,7 @@ def contestants(setting: Setting) -> dict[str, Callable[[], Endless]]:
     """Every feed that this machine can run, by name."""
     feeds: dict[str, Callable[[], Endless]] = {
         "fovea": partial(fovea_feed, setting, "host"),
+        "fovea processes": partial(fovea_feed, setting, "processes"),
         "fovea dali cpu": partial(fovea_feed, setting, "dali"),
         "torchvision tensor": partial(torchvision_feed, setting, "tensor"),
         "torchvision pillow": partial(torchvision_feed, setting, "pillow"),

@@ -1,0 +1,183 @@
+"""The executor on processes against the one on threads, and that it ends with its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fovea.pipeline import parameters
+from fovea.pipeline.decode import decode_rgb
+from fovea.pipeline.errors import UserError
+from fovea.pipeline.executor import BadImages, Work, run
+from fovea.pipeline.host import HostExecutor
+from fovea.pipeline.loader import Loader
+from fovea.pipeline.processes import ProcessExecutor
+from fovea.pipeline.recipe_files import find_recipe
+from fovea.pipeline.views import ViewRecipe, ViewSpec
+
+SMALL = ViewSpec(size_px=16, area_frac=(0.2, 1.0), jitter_prob=0.8, brightness=0.4, hue_turns=0.1)
+TWO = ViewRecipe(name="two", views={"teacher": SMALL, "student": SMALL}, cite="")
+
+
+def work_of(recipe: ViewRecipe, images: list) -> Work:
+    sizes = np.array(
+        [
+            (image if isinstance(image, np.ndarray) else decode_rgb(image)).shape[1::-1]
+            for image in images
+        ]
+    )
+    ids, masks = np.arange(len(images)), None
+    if recipe.needs_mask:
+        masks = [cv2.imencode(".png", np.tri(h, w, dtype=np.uint8) * 255)[1] for w, h in sizes]
+        masks = [mask.tobytes() for mask in masks]
+    cover = np.full(len(images), 0.5, np.float32)
+    drawn = parameters.draw(
+        recipe, ids, sizes, seed=5, epoch=2, partner_sizes=sizes[::-1], coverage=cover
+    )
+    if masks is not None:
+        used = np.any([view.mask for view in drawn.values()], axis=0)
+        masks = [mask if use else None for mask, use in zip(masks, used, strict=True)]
+    return Work(images, drawn, images[::-1] if recipe.needs_partner else None, masks)
+
+
+@pytest.mark.parametrize(
+    ("name", "decoded", "dtype"),
+    [
+        ("relicv2", False, torch.float32),
+        ("adasim", False, torch.bfloat16),
+        ("ressl_32", True, torch.float32),
+    ],
+)
+def test_views_are_those_of_threads_to_the_bit(photos, name, decoded, dtype):
+    recipe = find_recipe(name)
+    images = [*photos.images[:11], *photos.images[:11]]
+    if decoded:
+        images = [cv2.resize(decode_rgb(image), (32, 32)) for image in images * 10]
+    work = work_of(recipe, images)
+    threads = HostExecutor(recipe, threads=1, dtype=dtype)
+    processes = ProcessExecutor(recipe, processes=2, dtype=dtype)
+    try:
+        wanted = run(threads, work)
+        for _ in range(3):  # in memory that was used before, too
+            made = run(processes, work)
+            assert list(made) == list(wanted)
+            for view in wanted:
+                assert torch.equal(made[view], wanted[view]), view
+                assert made[view].stride() == wanted[view].stride(), "channels-last memory"
+            del made
+    finally:
+        threads.close()
+        processes.close()
+
+
+def test_bad_rows_are_named_and_other_batches_go_on(photos):
+    recipe = find_recipe("ressl_32")
+    images = list(photos.images[:9])
+    good = work_of(recipe, images)
+    broken = Work([*images[:4], b"no image", *images[5:7], b"", images[8]], good.parameters)
+    executor = ProcessExecutor(recipe, processes=1)
+    try:
+        first, bad, last = executor.submit(good), executor.submit(broken), executor.submit(good)
+        with pytest.raises(BadImages) as caught:
+            bad()
+        assert sorted(caught.value.faults) == [4, 7]
+        assert "cannot decode" in caught.value.faults[4].reason
+        assert torch.equal(last()["student"], first()["student"])
+    finally:
+        executor.close()
+
+
+def test_memory_does_not_grow(photo_shards):
+    """Neither here nor there, whatever the sizes of batches, and none is left in the end."""
+    with Loader(photo_shards, TWO, batch_size=8, seed=0, threads=1, executor="processes") as loader:
+        executor = loader.executor
+        assert isinstance(executor, ProcessExecutor)
+        for epoch in range(3):
+            for _ in loader.batches(epoch):
+                pass
+        lent = len(executor._lender.held())
+        for epoch in range(10):
+            for _ in loader.batches(epoch):
+                pass
+        assert len(executor._lender.held()) <= lent + 4
+        worker = Path(f"/proc/{executor._processes[0].pid}/maps")
+        assert worker.read_text().count("memfd:fovea") <= lent + 8
+    assert not worker.exists()
+
+
+def test_a_loader_on_processes_is_one_on_threads(photo_shards):
+    """Ledger and pixels, an epoch left in the middle, and batches that are held."""
+    options = {"batch_size": 8, "seed": 3}
+    with Loader(photo_shards, TWO, threads=2, **options) as loader:
+        straight = [(batch.ids, batch.views) for batch in loader.batches(1)]
+    with Loader(photo_shards, TWO, threads=1, executor="processes", **options) as loader:
+        next(loader.batches(0))
+        held = list(loader.batches(1, 16))
+        for _ in loader.batches(2):
+            pass
+    for batch, (ids, views) in zip(held, straight[2:], strict=True):
+        assert torch.equal(batch.ids, ids)
+        for name, view in views.items():
+            assert torch.equal(batch.views[name], view)
+
+
+def test_a_process_that_dies_is_named(photo_shards):
+    loader = Loader(photo_shards, TWO, batch_size=8, seed=0, threads=2, executor="processes")
+    batches = loader.batches(0)
+    next(batches)
+    assert isinstance(loader.executor, ProcessExecutor)
+    os.kill(loader.executor._processes[1].pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"died \(SIGKILL\): out of memory\? Use fewer --threads"):
+        for epoch in range(100):
+            for _ in batches if epoch == 0 else loader.batches(epoch):
+                pass
+    loader.close()
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from fovea.pipeline.loader import Loader
+from fovea.pipeline.recipe_files import find_recipe
+from fovea.pipeline.store import ShardSet
+data, recipe = ShardSet.open(Path(sys.argv[1])), find_recipe("ressl")
+with Loader(data, recipe, batch_size=8, seed=0, threads=2, executor="processes") as loader:
+    for epoch in range(10_000):
+        for batch in loader.batches(epoch):
+            print(*(process.pid for process in loader.executor._processes), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_their_owner(photo_shards, how):
+    """Also where nobody can tell them, and where a shell's Ctrl-C goes to all of them."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(photo_shards.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert owner.stdout is not None
+    workers = [Path(f"/proc/{pid}") for pid in owner.stdout.readline().split()]
+    assert len(workers) == 2 and all(worker.exists() for worker in workers)
+    if how == signal.SIGINT:
+        os.killpg(owner.pid, how)
+    else:
+        owner.send_signal(how)
+    _, errors = owner.communicate(timeout=60)
+    assert owner.returncode != 0
+    assert errors.count("Traceback") <= 1, "the owner's KeyboardInterrupt"
+    deadline = time.monotonic() + 20
+    while any(worker.exists() for worker in workers):
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.05)
