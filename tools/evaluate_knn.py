@@ -47,15 +47,11 @@ def evaluate(args: Knn) -> int:
     result = Result(
         protocol="knn",
         rows=rows,
-        options={"image_px": _size(session), "temperature": knn.TEMPERATURE},
+        options={"image_px": session.image_px, "temperature": knn.TEMPERATURE},
         extra={"neighbours": _neighbours(train, val, args, session.device)},
         **session.circumstances(),
     )
     return session.finish(result)
-
-
-def _size(session: Session) -> int:
-    return next(iter(session.recipe.views.values())).size_px
 
 
 def _scores(train: Features, val: Features, args: Knn, device: str) -> dict[str, float]:
@@ -76,7 +72,7 @@ def _baselines(args: Knn, session: Session) -> dict[str, dict[str, float]]:
         session.features(data, f"untrained, {what}", fresh)
         for what, data in (("training", session.train), ("validation", session.val))
     ]
-    pixels = [raw_pixels(data, min(16, _size(session))) for data in (session.train, session.val)]
+    pixels = [raw_pixels(data, min(16, session.image_px)) for data in (session.train, session.val)]
     return {
         "untrained": _scores(untrained[0], untrained[1], args, session.device),
         "raw pixels": _scores(pixels[0], pixels[1], args, session.device),

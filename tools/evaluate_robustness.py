@@ -69,11 +69,12 @@ def _classifier(session: Session, args: Robustness) -> tuple[Heads, float]:
     from dataclasses import replace
 
     from fovea.training.evaluation import linear, scores
+    from fovea.training.evaluation.linear_presets import PRESETS
 
     train = session.features(session.train, "training features")
     val = session.features(session.val, "validation features")
     classes = scores.check_pair(train, val)
-    config = replace(linear.PRESETS["sweep"], epochs=args.epochs)
+    config = replace(PRESETS["sweep"], epochs=args.epochs)
     lr = linear.evaluate(train, val, config, seed=args.seed, device=session.device).lr
     heads = linear.fit(train, config, (lr,), classes, seed=args.seed, device=session.device)
     return heads, lr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,8 +30,9 @@ class Common:
     """Shards with labels that the protocol may learn from."""
     val: Path
     """Shards with labels to be scored on, of the same classes."""
-    branch: Literal["student", "teacher"] = "student"
-    """Which network of the run."""
+    branch: Literal["student", "teacher"] | None = None
+    """Which network of the run; by default the one that its authors score, which is the teacher of
+    DINO and AdaSim, and the student of others."""
     image_px: int | None = None
     """Size the backbone sees; by default that of the run's own views."""
     device: str | None = None
@@ -54,6 +55,9 @@ class Common:
     json: bool = False
     """Print the result as JSON instead of a table."""
 
+
+DINOS = ("dino", "adasim")
+"""Methods whose released code scores as DINO's does: the teacher unless told otherwise."""
 
 HOW = {"run", "device", "executor", "threads", "cache", "no_cache", "out", "work", "json"}
 """Options that say where and how fast, not what is measured."""
@@ -162,6 +166,13 @@ def what_was_asked(args: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
+def method_of(config: dict[str, Any]) -> str | None:
+    """Name of the method in config.json of a run, or in a checkpoint of ours."""
+    run = config.get("config")
+    name = run["method"]["name"] if isinstance(run, dict) and "method" in run else None
+    return str(name) if name else None
+
+
 class Session:
     """Backbone, shards and features that the options name, each made when first asked for."""
 
@@ -193,12 +204,37 @@ class Session:
     def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
         from fovea.training.initial import load_network
 
-        return load_network(self.args.run, self.args.branch)
+        return load_network(self.args.run, self.branch)
 
-    @property
+    @cached_property
     def backbone(self) -> nn.Module:
         """The evaluated network, without heads, in eval mode."""
         return self._loaded[0]
+
+    @cached_property
+    def branch(self) -> Literal["student", "teacher"]:
+        """The network of --branch, or the one that the method's authors score."""
+        from fovea.training.checkpoint import checkpoint_of
+        from fovea.training.foreign import read
+
+        from .report_run import recorded
+
+        if self.args.branch:
+            return self.args.branch
+        run = self.args.run
+        content = recorded(run) or read(run if run.is_file() else checkpoint_of(run))
+        dinos = all(isinstance(content.get(name), dict) for name in ("student", "teacher"))
+        return "teacher" if dinos or method_of(content) in DINOS else "student"
+
+    @property
+    def method(self) -> str | None:
+        """Name of the method that trained the network; None for another project's file."""
+        return method_of(self.config)
+
+    @property
+    def image_px(self) -> int:
+        """Size of the evaluation view."""
+        return next(iter(self.recipe.views.values())).size_px
 
     @cached_property
     def train(self) -> ShardSet:
@@ -296,7 +332,7 @@ class Session:
 
     def circumstances(self) -> dict[str, Any]:
         """Fields of `Result` that say what was evaluated."""
-        return what_was_asked(self.args) | {
+        return what_was_asked(replace(self.args, branch=self.branch)) | {
             "train_images": len(self.train),
             "val_images": len(self.val),
             "classes": len(self.train.class_names),
@@ -320,9 +356,22 @@ def finish(result: Result, folder: Path, *, json: bool, files: Path | None = Non
         print(dumps(result.to_json()))
         return 0
     print_rows(result)
+    print(what_was_used(result))
     pictures = f", pictures to {path.with_suffix('')}" if files else ""
     print(f"written to {path}{pictures}")
     return 0
+
+
+def what_was_used(result: Result) -> str:
+    """One line: which network, and how it was scored."""
+    parts = [result.branch, *(f"{name} {_short(value)}" for name, value in result.options.items())]
+    return "; ".join(parts)
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(map(_short, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def print_rows(result: Result) -> None:

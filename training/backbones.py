@@ -167,18 +167,32 @@ def _without_classifier(net: nn.Module, width: int) -> nn.Module:
     return net
 
 
-class _VisionTransformer(tv.VisionTransformer):
+class VisionTransformer(tv.VisionTransformer):
     """torchvision's ViT that gives the class token, at any size that 16 divides."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, D): position embeddings are resampled to the image's grid."""
+        out: Tensor = self.encoder.ln(self.encoder.layers(self._embed(x)))[:, 0]
+        return out
+
+    def last_tokens(self, x: Tensor, blocks: int) -> list[Tensor]:
+        """What each of the last `blocks` blocks gives, through the final norm, the last block last:
+        (B, 1 + patches, D) each, the class token first."""
+        layers = self.encoder.layers
+        tokens = layers[:-blocks](self._embed(x))
+        found = []
+        for layer in layers[-blocks:]:
+            tokens = layer(tokens)
+            found.append(self.encoder.ln(tokens))
+        return found
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """What the first block is given, (B, 1 + patches, D)."""
         grid = (x.shape[2] // self.patch_size, x.shape[3] // self.patch_size)
         tokens = self.conv_proj(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1)
-        encoder = self.encoder
-        hidden = encoder.dropout(tokens + self._positions(grid))
-        out: Tensor = encoder.ln(encoder.layers(hidden))[:, 0]
-        return out
+        embedded: Tensor = self.encoder.dropout(tokens + self._positions(grid))
+        return embedded
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         positions: Tensor = self.encoder.pos_embedding
@@ -201,7 +215,7 @@ def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 def with_positions_of(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """`state` with a ViT's position embeddings resampled to the grid of `backbone`."""
     name = "encoder.pos_embedding"
-    if not isinstance(backbone, _VisionTransformer) or name not in state:
+    if not isinstance(backbone, VisionTransformer) or name not in state:
         return state
     side = backbone.image_size // backbone.patch_size
     if state[name].shape[1] == 1 + side * side:
@@ -214,7 +228,7 @@ def _vit(image_px: int, *, width: int, heads: int) -> nn.Module:
         raise UserError(
             f"image size {image_px} px: a ViT with 16 px patches wants a multiple of 16"
         )
-    net = _VisionTransformer(
+    net = VisionTransformer(
         image_size=image_px,
         patch_size=16,
         num_layers=12,
@@ -243,7 +257,7 @@ def drop_paths(backbone: nn.Module, rate: float) -> None:
     out for an image by a chance that grows linearly from 0 in the first block to `rate` in the last
     (DeiT, arXiv:2012.12877). Other networks stay as they are. Names of weights do not change.
     """
-    if not rate or not isinstance(backbone, _VisionTransformer):
+    if not rate or not isinstance(backbone, VisionTransformer):
         return
     blocks = list(backbone.encoder.layers)
     for number, block in enumerate(blocks):

@@ -156,8 +156,9 @@ def _linear_ours(args: Args, train: Features, val: Features) -> float:
     from dataclasses import replace
 
     from fovea.training.evaluation import linear
+    from fovea.training.evaluation.linear_presets import PRESETS
 
-    config = replace(linear.PRESETS["sweep"], epochs=args.epochs)
+    config = replace(PRESETS["sweep"], epochs=args.epochs)
     return linear.evaluate(train, val, config).top1
 
 

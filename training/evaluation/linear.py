@@ -1,14 +1,12 @@
-"""Linear classifiers on frozen features: several learning rates at once, the papers' presets.
+"""Linear classifiers on frozen features: several learning rates at once.
 
 Letters: N rows, B batch, D features, C classes, L learning rates.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,90 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fovea.pipeline.errors import UserError
-
 from . import scores
 from .features import Features
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearConfig:
-    """How the classifier is trained. `lrs` are for a batch of 256 where `lr_per_256` is set."""
-
-    epochs: int
-    batch_size: int
-    lrs: tuple[float, ...]
-    lr_per_256: bool = False
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    schedule: Literal["cosine", "steps"] = "cosine"
-    drops: tuple[int, ...] = ()  # epochs after which schedule="steps" multiplies by `factor`
-    factor: float = 0.1
-    normalise: bool = False  # rows to unit length, then each feature to mean 0 and variance 1
-    cite: str = ""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError(f"epochs={self.epochs}, batch_size={self.batch_size}: want 1 or more")
-        if not self.lrs or min(self.lrs) <= 0:
-            raise UserError(f"lrs={self.lrs}: want one or more learning rates above 0")
-
-    def scale(self, epoch: float) -> float:
-        """Factor on the learning rate after `epoch` epochs, a real number."""
-        if self.schedule == "steps":
-            return self.factor ** sum(epoch >= drop for drop in self.drops)
-        return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-
-
-SWEEP = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-PRESETS = {
-    "ressl": LinearConfig(
-        epochs=90,
-        batch_size=4096,
-        lrs=(0.1,),
-        lr_per_256=True,
-        nesterov=True,
-        cite="ReSSL, section 5 (SimCLR's setting)",
-    ),
-    "ressl_small": LinearConfig(
-        epochs=100,
-        batch_size=256,
-        lrs=(10.0,),
-        schedule="steps",
-        drops=(60, 80),
-        cite="ReSSL, section 4; the batch is not stated",
-    ),
-    "relicv2": LinearConfig(
-        epochs=100,
-        batch_size=1024,
-        lrs=(0.03, 0.1, 0.3, 1.0, 3.0),
-        nesterov=True,
-        cite="ReLICv2, appendix D.1; learning rate and schedule are not stated: swept, cosine",
-    ),
-    "isd": LinearConfig(
-        epochs=40,
-        batch_size=256,
-        lrs=(0.01,),
-        weight_decay=1e-4,
-        schedule="steps",
-        drops=(15, 30),
-        normalise=True,
-        cite="ISD, section 3, after CompRess",
-    ),
-    "dino": LinearConfig(
-        epochs=100,
-        batch_size=1024,
-        lrs=(0.001,),
-        lr_per_256=True,
-        cite="DINO, released code, which AdaSim keeps; its ViTs give the class tokens of the last "
-        "four blocks there, here that of the last",
-    ),
-    "sweep": LinearConfig(
-        epochs=100, batch_size=256, lrs=SWEEP, cite="nine learning rates, the best by a split"
-    ),
-}
+from .linear_presets import LinearConfig
 
 
 @dataclass(frozen=True)
@@ -114,10 +31,11 @@ class LinearScores:
 
 
 class Heads:
-    """L linear classifiers side by side, trained by SGD with the gradient in closed form.
+    """L linear classifiers side by side, trained by SGD or LARS with the gradient in closed form.
 
-    The weights are one (D, L * C) matrix, so that a step is two matrix products however many
-    learning rates there are. Equal to L `nn.Linear` under `torch.optim.SGD`.
+    The weights are one (D + 1, L * C) matrix, so that a step is two matrix products however many
+    learning rates there are. Equal to L `nn.Linear` under `torch.optim.SGD`; with LARS, to the same
+    under `optim.Lars` that scales weight and bias, as the code of SimSiam has it.
     """
 
     def __init__(
@@ -152,6 +70,8 @@ class Heads:
         gradient = torch.cat([x_BD.T @ error, error.sum(dim=0, keepdim=True)])
         if self.config.weight_decay:
             gradient += self.config.weight_decay * self.weight
+        if self.config.optimizer == "lars":
+            self._scale_by_trust(gradient)
         self.momentum.mul_(self.config.momentum).add_(gradient)
         if self.config.nesterov:
             gradient += self.config.momentum * self.momentum
@@ -159,28 +79,47 @@ class Heads:
             gradient = self.momentum
         self.weight -= scale * self.lr * gradient
 
+    def _scale_by_trust(self, gradient: Tensor) -> None:
+        """LARS: weight and bias of each head by trust * |p| / |g|, by 1 where either is 0."""
+        for rows in (slice(None, -1), slice(-1, None)):
+            weight_L, gradient_L = (self._norms(x[rows]) for x in (self.weight, gradient))
+            usable = (weight_L > 0) & (gradient_L > 0)
+            trust = torch.where(usable, self.config.trust * weight_L / gradient_L, 1.0)
+            gradient[rows] *= trust.repeat_interleave(self.classes)
+
+    def _norms(self, rows: Tensor) -> Tensor:
+        """Euclidean norm (L,) of each head's part of some rows (R, L * C)."""
+        return rows.view(len(rows), len(self.lrs), self.classes).norm(dim=(0, 2))
+
 
 class Standard:
     """The normalisation of `LinearConfig.normalise`, fitted on training features.
 
-    The variance is raised by 1e-5 as in ISD's released code. That is no small number: features of
-    a row of length 1 have a variance below 1 / D.
+    The variance is the unbiased one, raised by 1e-5, as in ISD's released code. That is no small
+    number: features of a row of length 1 have a variance below 1 / D.
     """
 
-    def __init__(self, features: NDArray[np.float32]) -> None:
+    def __init__(self, features: NDArray[np.float32], device: str = "cpu") -> None:
         total = np.zeros(features.shape[1])
         square = np.zeros(features.shape[1])
         for start in range(0, len(features), 4096):
-            rows = _unit(np.asarray(features[start : start + 4096]))
+            rows = F.normalize(torch.from_numpy(np.array(features[start : start + 4096]))).numpy()
             total += rows.sum(axis=0, dtype=np.float64)
             square += np.square(rows, dtype=np.float64).sum(axis=0)
-        self.mean = (total / len(features)).astype(np.float32)
-        variance = square / len(features) - np.square(total / len(features))
-        self.scale = (1 / np.sqrt(np.maximum(variance, 0) + 1e-5)).astype(np.float32)
+        mean = total / len(features)
+        variance = (square - total * mean) / max(1, len(features) - 1)
+        scale = 1 / np.sqrt(np.maximum(variance, 0) + 1e-5)
+        self.mean = torch.from_numpy(mean.astype(np.float32)).to(device)
+        self.scale = torch.from_numpy(scale.astype(np.float32)).to(device)
 
-    def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised rows."""
-        return (_unit(rows) - self.mean) * self.scale
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Normalised rows (B, D), on the device of this object."""
+        return (F.normalize(rows, dim=1) - self.mean) * self.scale
+
+    def of(self, data: Features) -> Features:
+        """`data` with its features normalised, in memory."""
+        rows = torch.from_numpy(np.array(data.features, np.float32)).to(self.mean.device)
+        return replace(data, features=self(rows).cpu().numpy())
 
 
 def fit(
@@ -234,8 +173,8 @@ def evaluate(
     """
     classes = scores.check_pair(train, val)
     if config.normalise:
-        standard = Standard(train.features)
-        train, val = (replace(f, features=standard(np.asarray(f.features))) for f in (train, val))
+        standard = Standard(train.features, device)
+        train, val = standard.of(train), standard.of(val)
     lrs = applied_lrs(config, len(train))
     found: dict[float, float] = {}
     if len(lrs) > 1:
@@ -293,7 +232,3 @@ def _part(config: LinearConfig, step: int, steps: int) -> float:
 def _on_device(data: Features, device: str) -> tuple[Tensor, Tensor]:
     features = torch.from_numpy(np.array(data.features, np.float32)).to(device)
     return features, torch.from_numpy(np.asarray(data.labels, np.int64)).to(device)
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return F.normalize(torch.from_numpy(np.array(rows)), dim=1).numpy()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from fovea.pipeline.errors import UserError
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.store import ShardSet
 from fovea.pipeline.transfer import send
@@ -17,10 +18,19 @@ from fovea.pipeline.views import ViewRecipe
 
 from . import linear, scores
 from .features import Features, eval_recipe, extract
-from .linear import Heads, LinearConfig, LinearScores
+from .linear import Heads, LinearScores, Standard
+from .linear_presets import LinearConfig
 from .subset import Subset
 
 Executor = Literal["host", "dali"]
+
+
+class How(TypedDict):
+    """What extraction and training share."""
+
+    device: str
+    executor: Executor
+    threads: int | None
 
 
 def train_recipe(evaluation: ViewRecipe) -> ViewRecipe:
@@ -41,6 +51,7 @@ def evaluate(
     config: LinearConfig,
     *,
     recipe: ViewRecipe,
+    centre: Features | None = None,
     held_out: float = 0.1,
     seed: int = 0,
     device: str = "cpu",
@@ -50,43 +61,39 @@ def evaluate(
 ) -> LinearScores:
     """As `linear.evaluate`, with `train` read through `recipe` anew every epoch.
 
+    Args:
+        centre: features of `train` in the evaluation view, if they are at hand; else those are
+            extracted that the preset needs, to standardise or to choose a learning rate.
+
     Raises:
-        UserError: the preset normalises features, which needs them extracted once; or the classes
-            of `train` and `val` differ.
+        UserError: the classes of `train` and `val` differ.
     """
-    if config.normalise:
-        raise UserError("--augment: this preset standardises features; leave --augment out")
     classes = scores.check_classes(train, val)
     lrs = linear.applied_lrs(config, len(train))
-    found: dict[float, float] = {}
+    how: How = {"device": device, "executor": executor, "threads": threads}
+
+    def seen(rows: NDArray[np.int64]) -> Features:
+        if centre is not None:
+            return centre.take(rows)
+        size = next(iter(recipe.views.values())).size_px
+        view = eval_recipe(size, mean=recipe.mean, std=recipe.std)
+        return extract(backbone, Subset(train, rows), recipe=view, **how)
+
+    standard = None
+    if config.normalise:
+        standard = Standard(seen(np.arange(len(train))).features, device)
+        val = standard.of(val)
 
     def fitted(data: ShardSet, lrs: tuple[float, ...]) -> Heads:
         return fit(
-            backbone,
-            data,
-            config,
-            lrs,
-            classes,
-            recipe=recipe,
-            seed=seed,
-            on_epoch=on_epoch,
-            device=device,
-            executor=executor,
-            threads=threads,
-        )
+            backbone, data, config, lrs, classes, recipe=recipe, seed=seed, standard=standard,
+            on_epoch=on_epoch, **how,
+        )  # fmt: skip
 
+    found: dict[float, float] = {}
     if len(lrs) > 1:
         kept, held = scores.stratified_split(train.labels, held_out, seed)
-        size = next(iter(recipe.views.values())).size_px
-        centre = eval_recipe(size, mean=recipe.mean, std=recipe.std)
-        judged = extract(
-            backbone,
-            Subset(train, held),
-            recipe=centre,
-            device=device,
-            executor=executor,
-            threads=threads,
-        )
+        judged = standard.of(seen(held)) if standard else seen(held)
         trial = fitted(Subset(train, kept), lrs)
         found = dict(zip(lrs, linear.accuracies(trial, judged, device), strict=True))
         lrs = (max(found, key=lambda lr: found[lr]),)
@@ -112,6 +119,7 @@ def fit(
     device: str,
     executor: Executor,
     threads: int | None = None,
+    standard: Standard | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> Heads:
     """Heads trained on features of random views; the backbone stays as it is, in eval mode."""
@@ -125,6 +133,8 @@ def fit(
             for step, sample in enumerate(loader.batches(epoch)):
                 with torch.inference_mode():
                     x = backbone(next(iter(sample.views.values()))).float()
+                    if standard:
+                        x = standard(x)
                     if heads is None:
                         width = x.shape[1]
                         heads = Heads(width, classes, lrs, config, seed=seed, device=device)

@@ -29,7 +29,8 @@ def _linear(top1: float, cite: str, top5: float | None = None) -> Published:
 
 
 def _isd(linear: float, knn1: float, knn20: float) -> tuple[Published, ...]:
-    knn = Published("knn", {"knn1": knn1, "knn20": knn20}, f"{ISD}, table 1")
+    """ISD's neighbours have a vote each, those of AdaSim and DINO are weighted."""
+    knn = Published("knn", {"knn1": knn1, "knn20_plain": knn20}, f"{ISD}, table 1")
     return (knn, _linear(linear, f"{ISD}, table 1"))
 
 

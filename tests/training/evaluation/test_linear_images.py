@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from fovea.pipeline.errors import UserError
 from fovea.pipeline.store import ShardSet
 from fovea.training import backbones
 from fovea.training.evaluation import linear, linear_images
 from fovea.training.evaluation.features import eval_recipe, extract
-from fovea.training.evaluation.linear import PRESETS, LinearConfig
+from fovea.training.evaluation.linear_presets import PRESETS, LinearConfig
 
 
 def test_without_augmentation_it_is_the_cached_evaluation(tiny_shards: dict[str, Path]) -> None:
@@ -67,9 +66,18 @@ def test_the_training_view_is_the_papers() -> None:
     assert view.size_px == 224 and view.jitter_prob == 0
 
 
-def test_standardised_features_need_the_cache(tiny_shards: dict[str, Path]) -> None:
-    train = ShardSet.open(tiny_shards["train"])
-    backbone = backbones.build("resnet_tiny", stem="small64")
-    val = extract(backbone, train, image_px=16)
-    with pytest.raises(UserError, match="leave --augment out"):
-        linear_images.evaluate(backbone, train, val, PRESETS["isd"], recipe=eval_recipe(16))
+def test_standardised_images_are_the_standardised_cache(tiny_shards: dict[str, Path]) -> None:
+    """ISD: mean and variance are of the centre crops, once, whatever crops are trained on."""
+    torch.manual_seed(1)
+    backbone = backbones.build("resnet_tiny", stem="small64").eval()
+    train, val = (ShardSet.open(tiny_shards[name]) for name in ("train", "val"))
+    features = [extract(backbone, data, image_px=32) for data in (train, val)]
+    config = replace(PRESETS["isd"], epochs=8, drops=(4,), batch_size=len(train), lrs=(0.1,))
+    cached = linear.evaluate(*features, config)
+    recipe = eval_recipe(32)
+    images = [
+        linear_images.evaluate(backbone, train, features[1], config, recipe=recipe, centre=centre)
+        for centre in (None, features[0])
+    ]
+    assert cached.top1 > 0.5
+    assert cached.top1 == images[0].top1 == images[1].top1, "in one batch order is no matter"

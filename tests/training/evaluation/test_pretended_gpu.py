@@ -8,7 +8,7 @@ import torch
 from pretended_gpu import GPU, move, on_gpu, pretended_gpu
 
 from fovea.training import backbones
-from fovea.training.evaluation import dense, knn, linear
+from fovea.training.evaluation import dense, knn, linear, linear_presets
 
 ROWS = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
 LABELS = torch.arange(40) % 4
@@ -24,9 +24,9 @@ def test_neighbours_vote_on_the_device(exclude_self, monkeypatch):
         assert {cosine.device, row.device, guess.device} == {GPU}
 
 
-@pytest.mark.parametrize("name", list(linear.PRESETS))
+@pytest.mark.parametrize("name", list(linear_presets.PRESETS))
 def test_linear_heads_step_without_a_wait(name):
-    config = linear.PRESETS[name]
+    config = linear_presets.PRESETS[name]
     with pretended_gpu() as waits:
         heads = linear.Heads(8, 4, config.lrs, config, seed=0, device="cuda")
         waits.seen.clear()
