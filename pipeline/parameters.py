@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from itertools import permutations
 
 import numpy as np
@@ -69,19 +70,19 @@ class ViewParameters:
 
     def rows(self, index: slice | npt.NDArray[np.intp]) -> ViewParameters:
         """The parameters of some of the samples."""
-        return ViewParameters(*(getattr(self, f.name)[index] for f in fields(self)))
+        return ViewParameters(*(getattr(self, name)[index] for name in _NAMES))
 
     def records(self) -> npt.NDArray[np.void]:
         """The same as (B,) records of `record_of` the view: one array to send, not seventeen."""
         records = np.empty(len(self), record_of(self.strong_op.shape[1]))
-        for field in fields(self):
-            records[field.name] = getattr(self, field.name)
+        for name in _NAMES:
+            records[name] = getattr(self, name)
         return records
 
     @staticmethod
     def of_records(records: npt.NDArray[np.void]) -> ViewParameters:
         """What `records` was made of."""
-        return ViewParameters(*(records[f.name] for f in fields(ViewParameters)))
+        return ViewParameters(*(records[name] for name in _NAMES))
 
     def caption(self, row: int) -> str:
         """What was done to sample `row`, in one line for a picture."""
@@ -111,6 +112,10 @@ class ViewParameters:
                 yield f"op{kind}:{level:+.0f}"
 
 
+_NAMES = tuple(field.name for field in fields(ViewParameters))
+
+
+@cache
 def record_of(strong_ops: int) -> np.dtype[np.void]:
     """Type of a row of `ViewParameters` for a view with that many strong operations."""
     four, two, strong = (4,), (2,), (strong_ops,)

@@ -212,6 +212,8 @@ class _Layout:
         self._lender = lender
         self._copied: list[tuple[int, U8]] = []
         self._num_bytes = 0
+        self._owner: U8 | None = None  # memory that the last image was in, and its address
+        self._begin = 0
         description = Description(
             images=self._spans(work.images),
             partner_images=_maybe(self._spans, work.partner_images),
@@ -241,9 +243,10 @@ class _Layout:
         array = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         shape = (*array.shape, 0, 0)[:3]
         if isinstance(data, memoryview) and isinstance(data.obj, np.ndarray):
-            begin = _address(data.obj)
-            if begin in self._lender:
-                return (self._lender.number(begin), _address(array) - begin, *shape)
+            if data.obj is not self._owner:
+                self._owner, self._begin = data.obj, _address(data.obj)
+            if self._begin in self._lender:
+                return (self._lender.number(self._begin), _address(array) - self._begin, *shape)
         return (SAME, self._copy(array), *shape)
 
     def _copy(self, array: U8) -> int:
