@@ -38,6 +38,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def cores_of_rank() -> int:
+    """Cores for each of the ranks that torchrun has started on this machine."""
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def workers_of(option: int) -> int:
     """Processes that ``--workers`` asks for; 0 takes every core.
 

@@ -20,7 +20,7 @@ import torch
 from . import parameters, plan
 from .batch import Batch
 from .decoded import DecodedImages
-from .engine import available_cores
+from .engine import cores_of_rank
 from .errors import UserError
 from .executor import HW_DECODER_FRAC, BadImages, Executor, Fault, Image, Pending, Work
 from .faults import Replacements
@@ -37,6 +37,8 @@ I64 = npt.NDArray[np.int64]
 
 IN_FLIGHT = 2
 """Batches that an executor works on at once: the second fills the threads as the first drains."""
+MOST_PROCESSES = 16
+"""That are started unasked: each takes 320 MB, and at 32 px four keep the first process busy."""
 DRAW_AHEAD = 1024
 """Samples whose parameters are drawn in one go: the cost of numpy's calls does not grow with them,
 and while they hold the interpreter no thread of an executor gets on."""
@@ -59,7 +61,8 @@ class Loader:
         block: shards per shuffled group (see `plan.epoch_order`), None for a global shuffle.
         shuffle: False reads in stored order.
         drop_last: False also yields the last incomplete global batch.
-        threads: of the executor, or its processes; the cores of this process by default.
+        threads: of the executor, or its processes; by default this rank's share of the cores, of
+            processes no more than 16.
         prefetch: finished batches to hold ready.
         dtype: of the views: float32, float16 or bfloat16.
         max_replaced_frac: share of unreadable samples above which the run stops, [0, 1].
@@ -106,7 +109,7 @@ class Loader:
         self.device = numbered(torch.device(device))
         self.partner_ids: I64 | None = None
         self.stopwatch = Stopwatch()
-        self._threads = threads or available_cores()
+        self._threads = threads or _workers(executor)
         self._labels = data.labels
         self._faults = Replacements(len(data), str(data.folder), max_replaced_frac)
         self._transfer = Transfer(self.device)
@@ -322,6 +325,10 @@ class Loader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _workers(kind: Kind) -> int:
+    return min(cores_of_rank(), MOST_PROCESSES) if kind == "processes" else cores_of_rank()
 
 
 @dataclass

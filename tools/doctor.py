@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from fovea.pipeline.engine import available_cores
+from fovea.pipeline.engine import cores_of_rank
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.kinds import Asked
 from fovea.training.options import Options
@@ -201,10 +201,10 @@ def _advice(found: Rates, session: Run, args: Args) -> Iterator[str]:
 
 
 def _loader_advice(found: Rates, session: Run, args: Args) -> Iterator[str]:
-    cores = available_cores()
+    cores = cores_of_rank()
     threads = args.threads or cores
     if threads < cores:
-        yield f"--threads {cores}: this machine has {cores} cores and the loader uses {threads}"
+        yield f"--threads {cores}: each rank has {cores} cores, its loader uses {threads}"
     if session.world.device.type == "cuda" and args.executor in ("host", "processes"):
         yield "--executor dali: decode and augment on the GPU"
     decode, augment = found.split.decode_ms, found.split.augment_ms

@@ -28,7 +28,8 @@ class Options:
     """What makes the views: OpenCV and torch on threads (host) or on processes, or DALI. Auto is
     DALI on a GPU, but processes for images of 64 px or less, and host on a CPU."""
     threads: int | None = None
-    """Threads or processes that decode and augment; by default as many as there are cores."""
+    """Threads or processes that decode and augment; by default all cores, shared by the
+    ranks of a machine."""
     prefetch: int = 2
     """Finished batches to hold ready."""
     hw_decoder_frac: float = 0.65

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fovea.pipeline.engine import run_local, run_ray
+from fovea.pipeline.engine import available_cores, cores_of_rank, run_local, run_ray
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.sharding import ShardOptions, shard_images
 
@@ -175,3 +175,11 @@ if __name__ == "__main__":
     assert not (tmp_path / "out").exists()
     with pytest.raises(ProcessLookupError):
         os.killpg(job.pid, 0)
+
+
+def test_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cores_of_rank() == available_cores()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    for ranks, cores in (("1", 12), ("5", 2), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert cores_of_rank() == cores

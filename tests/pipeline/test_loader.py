@@ -338,10 +338,13 @@ def test_an_error_in_the_reader_reaches_the_caller(photo_shards, monkeypatch):
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_ten_thousand_batches(photo_shards):
+@pytest.mark.parametrize("kind", ["host", "processes"])
+def test_memory_is_flat_over_ten_thousand_batches(photo_shards, kind):
     recipe = ViewRecipe(name="tiny", views={"a": SMALL, "b": SMALL}, cite="")
-    sizes = []
-    with Loader(photo_shards, recipe, batch_size=4, seed=0, threads=2) as loader:
+    sizes: list[float] = []
+    options = {"batch_size": 4, "seed": 0, "threads": 2, "executor": kind}
+    with Loader(photo_shards, recipe, **options) as loader:
+        pids = [os.getpid(), *(p.pid for p in getattr(loader.executor, "_processes", ()))]
         done = 0
         epoch = 0
         while done < 10_000:
@@ -349,12 +352,12 @@ def test_memory_is_flat_over_ten_thousand_batches(photo_shards):
                 done += 1
             epoch += 1
             if epoch % 50 == 0:
-                sizes.append(resident_mib())
+                sizes.append(sum(resident_mib(pid) for pid in pids))
     assert max(sizes[2:]) - sizes[1] < 20, sizes
 
 
-def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

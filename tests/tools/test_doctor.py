@@ -81,7 +81,7 @@ def test_advice(measured, device, options, words):
 
 
 def test_fewer_threads_than_cores_are_noticed(monkeypatch):
-    monkeypatch.setattr(doctor, "available_cores", lambda: 8)
+    monkeypatch.setattr(doctor, "cores_of_rank", lambda: 8)
     session = SimpleNamespace(world=SimpleNamespace(device=torch.device("cpu")))
     args = doctor.Args(what="x", threads=2)
     assert any("--threads 8" in s for s in doctor._advice(found(100, 50, 100), session, args))

@@ -122,8 +122,8 @@ def spdl_feed(setting: Setting) -> Endless:
 def contestants(setting: Setting) -> dict[str, Callable[[], Endless]]:
     """Every feed that this machine can run, by name."""
     feeds: dict[str, Callable[[], Endless]] = {
-        "fovea": partial(fovea_feed, setting, "host"),
-        "fovea processes": partial(fovea_feed, setting, "processes"),
+        "fovea": partial(fovea_feed, setting, "processes"),
+        "fovea threads": partial(fovea_feed, setting, "host"),
         "fovea dali cpu": partial(fovea_feed, setting, "dali"),
         "torchvision tensor": partial(torchvision_feed, setting, "tensor"),
         "torchvision pillow": partial(torchvision_feed, setting, "pillow"),
