@@ -57,7 +57,7 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{folder}: no finished shards here ({MANIFEST} is missing);"
-                " make them with 'fovea shard SRC DST'"
+                " make them with 'fovea shard SRC DST', masks with 'fovea mask SHARDS DST'"
             ) from None
         return Manifest.parse(text, str(folder / MANIFEST))
 

@@ -18,6 +18,9 @@ from .optim import OptimConfig
 METHODS = "fovea.training.methods"
 PRESETS = "fovea.training.presets"
 
+WIDTHS = ("hidden", "projector_hidden", "predictor_hidden", "bottleneck", "out", "queue_size")
+"""Settings of several methods that are sizes of tensors."""
+
 Branch = Literal["student", "teacher"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -70,8 +73,11 @@ class RunConfig:
             raise UserError(f"--image-px {self.image_px}: want 8 to 4096, or 0 for the recipe's")
         if self.mask_prob is not None and not 0 <= self.mask_prob <= 1:
             raise UserError(f"--mask-prob {self.mask_prob}: want [0, 1]")
-        if self.seed < 0:
-            raise UserError(f"--seed {self.seed}: want 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed {self.seed}: want 0 or more, below 2^63")
+        for name in WIDTHS:
+            if getattr(self.method, name, 1) < 1:
+                raise UserError(f"method.{name}={getattr(self.method, name)}: want 1 or more")
 
     def part_per_rank(self, world_size: int) -> int:
         """Images that a rank sees at once.

@@ -18,7 +18,6 @@ from .display import Display
 from .distributed import any_rank, barrier, mean, total
 from .method import PairsSamples, StepOutput
 from .metrics import MetricsWriter
-from .online import OnlineKnn
 from .run import Run
 from .signals import StopRequest
 from .step import optimize
@@ -53,9 +52,6 @@ class Loop:
     def __init__(self, run: Run, display: Display) -> None:
         self.run, self.display = run, display
         options = run.options
-        self.knn = None
-        if options.val is not None:
-            self.knn = OnlineKnn(run.data, options.val, run.image_px, run.world.device)
         self.finite = FiniteLoss(run.world.device)
         self.alarm = CollapseAlarm()
         self.damage = DamageReport(run.world.rank)
@@ -149,8 +145,8 @@ class Loop:
         run = self.run
         every = run.options.eval_every or max(1, run.config.epochs // 10)
         last = run.step >= run.total_steps
-        if self.knn and run.world.is_first and (last or run.progress().epoch % every == 0):
-            for branch, scores in self.knn.measure(run.method).items():
+        if run.knn and run.world.is_first and (last or run.progress().epoch % every == 0):
+            for branch, scores in run.knn.measure(run.method).items():
                 self._write("eval", {"branch": branch, **scores})
                 self.display.scores(run.progress().epoch, branch, scores)
         barrier()

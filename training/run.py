@@ -33,6 +33,7 @@ from .method import (
     Progress,
     check_views,
 )
+from .online import OnlineKnn
 from .options import Options
 from .versions import versions
 
@@ -85,6 +86,9 @@ class Run:
                 f"--batch-size {config.batch_size} is more than the {len(self.data)} images of "
                 f"{options.data}: write at most {len(self.data)}"
             )
+        self.knn = None
+        if options.val is not None:
+            self.knn = OnlineKnn(self.data, options.val, self.image_px, world.device)
         self.steps_per_epoch = len(self.data) // config.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
         self.step = 0

@@ -251,6 +251,21 @@ def test_a_compiled_backbone_computes_the_same_and_saves_the_same_names(patches,
     assert states[0].keys() == states[1].keys()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method.queue-size", -64), r"method\.queue_size=-64: want 1 or more"),
+        (("--method.hidden", 0), r"method\.hidden=0: want 1 or more"),
+        (("--seed", 2**63), "want 0 or more, below 2\\^63"),
+        (("--val", "nowhere"), "nowhere: no finished shards here"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_run_directory_is_made(patches, tmp_path, words, said):
+    with pytest.raises(UserError, match=said):
+        pretrain(patches("train"), tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_the_newest_checkpoints_stay(tmp_path):
     for number in (1, 2, 3, 10):
         checkpoint.save(tmp_path, {"step": number}, keep=2)
