@@ -143,7 +143,12 @@ def test_a_subset_is_fed_like_a_whole_set(data: ShardSet, tmp_path: Path) -> Non
 def test_an_unreadable_image_is_not_counted_silently(
     data: ShardSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "read", lambda i: b"x" if i == 4 else ShardSet.read(data, i))
+    def read_into(sample_id: int, place: memoryview) -> None:
+        ShardSet.read_into(data, sample_id, place)
+        if sample_id == 4:
+            place[:] = bytes(len(place))
+
+    monkeypatch.setattr(data, "read_into", read_into)
     with pytest.raises(UserError, match=r"could not be read|cannot be read|unreadable"):
         features.extract(Means(), data, image_px=16)
 
