@@ -44,31 +44,33 @@ if [ -n "${SMALL:-}" ]; then
     linear=(--epochs 1)
 else
     tests=("$root/tests") parity=(--images 64)
-    views=(--batches 60 --repeats 5) feed=(--prefetch 2 4 --hw-decoder-frac 0 .65 .9)
+    views=(--batches 20 --repeats 3)
+    feed=(--executors dali processes --prefetch 2 4 --hw-decoder-frac 0 .65 .9)
     nets=(ressl_r50) multi=(ressl_r50_multi relicv2_r50) small=(ressl_cifar10)
     step_sizes=(--batch-size 256 --steps 20) extract=(--backbone resnet50 --autocast)
     recipe=(--recipe full) run=() linear=()
 fi
 
+# What matters most comes first: a machine may be lent for minutes.
 step tests python -m pytest -q -m gpu "${tests[@]}"
 step shard_photos fovea shard "$photos/train" "$out/photos"
 step shard_cifar fovea shard "$cifar/train" "$out/cifar"
 step shard_cifar_test fovea shard "$(held_out "$cifar")" "$out/cifar-test"
-step masks fovea mask "$out/photos" "$out/masks" --prior robust_background
 step parity fovea bench parity "$out/photos" "${parity[@]}" --out "$out/parity.json"
+step feed_32 fovea bench feed "$out/cifar" --presets "${small[@]}" "${feed[@]}" --out "$out/feed_32.json"
+step cifar10 fovea pretrain ressl_cifar10 --data "$out/cifar" --val "$out/cifar-test" --out "$out/cifar10" "${run[@]}"
+step cifar10_linear fovea evaluate linear "$out/cifar10" --train "$out/cifar" --val "$out/cifar-test" "${linear[@]}"
+step masks fovea mask "$out/photos" "$out/masks" --prior robust_background
+step feed fovea bench feed "$out/photos" --masks "$out/masks" --presets "${nets[@]}" "${multi[@]}" "${feed[@]}" \
+    --out "$out/feed.json"
+step step fovea bench step "$out/photos" --preset "${nets[0]}" "${step_sizes[@]}" --out "$out/step.json"
+step extract fovea bench extract "$out/photos" "${extract[@]}" --out "$out/extract.json"
+step refine fovea refine "$out/photos" --out "$out/saliency" "${recipe[@]}"
+step masks_network fovea mask "$out/photos" "$out/masks-network" --network "$out/saliency/network.pt" --json
+step views_ressl_32 fovea bench views "$out/cifar" --recipe ressl_32 "${views[@]}" --out "$out/views_ressl_32.json"
 step views_ressl fovea bench views "$out/photos" "${views[@]}" --out "$out/views_ressl.json"
 step views_relicv2 fovea bench views "$out/photos" --recipe relicv2 --masks "$out/masks" "${views[@]}" \
     --out "$out/views_relicv2.json"
-step views_ressl_32 fovea bench views "$out/cifar" --recipe ressl_32 "${views[@]}" --out "$out/views_ressl_32.json"
-step feed fovea bench feed "$out/photos" --masks "$out/masks" --presets "${nets[@]}" "${multi[@]}" "${feed[@]}" \
-    --out "$out/feed.json"
-step feed_32 fovea bench feed "$out/cifar" --presets "${small[@]}" "${feed[@]}" --out "$out/feed_32.json"
-step step fovea bench step "$out/photos" --preset "${nets[0]}" "${step_sizes[@]}" --out "$out/step.json"
-step extract fovea bench extract "$out/photos" "${extract[@]}" --out "$out/extract.json"
-step cifar10 fovea pretrain ressl_cifar10 --data "$out/cifar" --val "$out/cifar-test" --out "$out/cifar10" "${run[@]}"
-step cifar10_linear fovea evaluate linear "$out/cifar10" --train "$out/cifar" --val "$out/cifar-test" "${linear[@]}"
-step refine fovea refine "$out/photos" --out "$out/saliency" "${recipe[@]}"
-step masks_network fovea mask "$out/photos" "$out/masks-network" --network "$out/saliency/network.pt" --json
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (see $out/logs)"

@@ -114,10 +114,11 @@ def test_parity_passes_on_shards(tiny_shards, capsys):
 def test_feed_runs_on_a_cpu(tiny_shards, capsys):
     options = ["--presets", "ressl_demo", "--batch-size", "16", "--batches", "2"]
     where = ["--device", "cpu", "--prefetch", "1", "3", "--hw-decoder-frac", "0.5", "0.9"]
+    where += ["--threads", "1"]
     assert call(["bench", "feed", str(tiny_shards["train"]), *options, *where]) == 0
     lines = [line.split()[1:6] for line in capsys.readouterr().out.splitlines()]
     measured = [("dali", 1, 0.5), ("dali", 1, 0.9), ("dali", 3, 0.5), ("dali", 3, 0.9)]
-    measured += [("host", 1, 0.0), ("host", 3, 0.0)]
+    measured += [(kind, n, 0.0) for kind in ("host", "processes") for n in (1, 3)]
     assert lines == [[k, "prefetch", str(n), "decoder", f"{share:.2f}"] for k, n, share in measured]
 
 

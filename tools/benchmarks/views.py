@@ -37,9 +37,9 @@ class Args:
     """Recipe that every contestant makes."""
     masks: Path | None = None
     """Folder of mask shards, for recipes that remove backgrounds."""
-    batch_size: int = 32
+    batch_size: int = 128
     """Images a batch."""
-    batches: int = 16
+    batches: int = 8
     """Batches of each turn."""
     repeats: int = 3
     """Turns of each contestant; the median counts."""
@@ -143,12 +143,12 @@ def run(args: Args) -> int:
     recipe = find_recipe(args.recipe)
     masks = args.masks if recipe.needs_mask else None
     setting = Setting(args.shards, recipe, masks, args.batch_size, cores)
-    data, _ = setting.open()
-    if args.batch_size > len(data):
-        raise UserError(f"--batch-size {args.batch_size}: {args.shards} has {len(data)} images")
     feeds = contestants(setting)
     if unknown := set(args.only) - set(feeds):
         raise UserError(f"--only {' '.join(unknown)}: have {', '.join(feeds)}")
+    data, _ = setting.open()
+    if args.batch_size > len(data):
+        raise UserError(f"--batch-size {args.batch_size}: {args.shards} has {len(data)} images")
     with ExitStack() as stack:
         turns = {
             name: _turn(stack.enter_context(Apart(name, feeds[name])), args)
