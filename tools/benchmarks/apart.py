@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
@@ -86,6 +86,9 @@ def _serve(link: Connection, start: Callable[[], Endless]) -> None:
     # A group, not a session: should the parent be killed, the kernel wakes and ends a stopped group
     # that it leaves behind.
     os.setpgid(0, 0)
+    # A spawned process has its own children spawned. A user's DataLoader forks them on Linux, and
+    # forked workers end without C++'s destructors, which abort where threads of torch still run.
+    set_start_method(None, force=True)
     try:
         feed = start()
         link.send(None)
