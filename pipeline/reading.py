@@ -51,9 +51,6 @@ class Reader:
     ) -> None:
         self._data, self._masks, self._decoded = data, masks, decoded
         self._faults = faults
-        # A set that makes its images up (corruptions) does so in a `read` of its own, and what it
-        # gives has another length than what is stored.
-        self._made = type(data).read is not ShardSet.read
         self._buffers = Buffers(keep=BATCHES, allocate=allocate)
         self._threads = ThreadPoolExecutor(THREADS, "fovea-read")
 
@@ -61,8 +58,6 @@ class Reader:
         """Images of samples, B."""
         if self._decoded is not None:
             return self._map(self._decoded_image, ids.tolist())
-        if self._made:
-            return self._map(self._made_image, ids.tolist())
         lengths = self._data.samples["length"][ids].astype(np.int64)
         ends = np.cumsum(-(-lengths // ALIGNMENT) * ALIGNMENT).tolist()
         room = self._buffers.room(ends[-1]).data
@@ -87,15 +82,7 @@ class Reader:
     def _image(self, wanted: tuple[int, memoryview]) -> Encoded:
         sample_id, place = wanted
         try:
-            self._data.read_into(sample_id, place)
-        except (UserError, OSError) as error:
-            self._faults.note(sample_id, str(error))
-            return b""
-        return place
-
-    def _made_image(self, sample_id: int) -> Encoded:
-        try:
-            return self._data.read(sample_id)
+            return self._data.read_into(sample_id, place)
         except (UserError, OSError, DecodeError) as error:
             self._faults.note(sample_id, str(error))
             return b""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache import CacheOptions, ShardCache
+from .decode import Encoded
 from .errors import UserError
 from .files import write_atomic
 from .index import split_key
@@ -185,10 +186,14 @@ class Samples:
         row = self.samples[sample_id]
         return self.tars.read_member(int(row["shard"]), int(row["offset"]), int(row["length"]))
 
-    def read_into(self, sample_id: int, place: memoryview) -> None:
-        """`read` into memory of just the length of the sample."""
+    def read_into(self, sample_id: int, place: memoryview) -> Encoded:
+        """`read` into memory of the length that is stored; returns it.
+
+        A set whose images are made when they are read returns other bytes, of any length.
+        """
         row = self.samples[sample_id]
         self.tars.read_member_into(int(row["shard"]), int(row["offset"]), place)
+        return place
 
     def key_of(self, sample_id: int) -> str:
         """Key of a sample: the name of its tar member up to the first dot."""
