@@ -60,6 +60,8 @@ step parity fovea bench parity "$out/photos" "${parity[@]}" --out "$out/parity.j
 step feed_32 fovea bench feed "$out/cifar" --presets "${small[@]}" "${feed[@]}" --out "$out/feed_32.json"
 step cifar10 fovea pretrain ressl_cifar10 --data "$out/cifar" --val "$out/cifar-test" --out "$out/cifar10" "${run[@]}"
 step cifar10_linear fovea evaluate linear "$out/cifar10" --train "$out/cifar" --val "$out/cifar-test" "${linear[@]}"
+step cifar10_paper fovea evaluate linear "$out/cifar10" --train "$out/cifar" --val "$out/cifar-test" --preset paper \
+    "${linear[@]}"
 step masks fovea mask "$out/photos" "$out/masks" --prior robust_background
 step feed fovea bench feed "$out/photos" --masks "$out/masks" --presets "${nets[@]}" "${multi[@]}" "${feed[@]}" \
     --out "$out/feed.json"
