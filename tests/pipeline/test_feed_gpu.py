@@ -28,7 +28,7 @@ def views(data, executor, device, *, lag=False):
     return [{name: view.cpu() for name, view in batch.items()} for batch in found]
 
 
-@pytest.mark.parametrize("executor", ["host", "dali"])
+@pytest.mark.parametrize("executor", ["host", "processes", "dali"])
 def test_views_are_the_cpus(executor, photo_shards):
     here, there = (views(photo_shards, executor, device) for device in ("cpu", "cuda"))
     for want, got in zip(here, there, strict=True):
@@ -36,7 +36,7 @@ def test_views_are_the_cpus(executor, photo_shards):
             assert (view - got[name]).abs().mean() < LEVEL, name
 
 
-@pytest.mark.parametrize("executor", ["host", "dali"])
+@pytest.mark.parametrize("executor", ["host", "processes", "dali"])
 def test_a_batch_is_not_overwritten_before_it_is_read(executor, photo_shards):
     """Memory goes round between feed and reader; work queued on the GPU must still find it."""
     prompt, late = (views(photo_shards, executor, "cuda", lag=lag) for lag in (False, True))

@@ -28,7 +28,7 @@ def test_gradients_are_the_cpus(name):
         torch.testing.assert_close(found[key].cpu(), value, rtol=1e-5, atol=1e-7, msg=key)
 
 
-@pytest.mark.parametrize("executor", ["host", "dali"])
+@pytest.mark.parametrize("executor", ["host", "processes", "dali"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_run_resumes(precision, executor, tiny_shards, tmp_path):
     """An epoch, then the rest by the same command but for the epoch's line in metrics.jsonl."""
