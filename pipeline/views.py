@@ -7,7 +7,7 @@ them, and the executors (`host.py`, `graph.py`) apply them; none of the three kn
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from .errors import UserError
@@ -86,8 +86,9 @@ class ViewSpec:
         low, high = self.aspect
         if not 0 < low <= high or not math.isfinite(high):
             raise UserError(f"aspect={self.aspect}: want 0 < low <= high (width / height)")
-        if self.crop != "whole" and 0 < self.resize_px < self.size_px:
-            raise UserError(f"resize_px={self.resize_px}: want at least size_px={self.size_px}")
+        smallest = 0 if self.crop == "whole" else self.size_px
+        if self.resize_px and not smallest <= self.resize_px <= 4096:
+            raise UserError(f"resize_px={self.resize_px}: want {smallest} to 4096 pixels, or 0")
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name}={getattr(self, name)}: want 0 (off) or more")
@@ -122,13 +123,20 @@ class ViewRecipe:
     views: dict[str, ViewSpec]
     cite: str
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of [0, 1] pixels
-    std: tuple[float, float, float] = field(default=IMAGENET_STD)
+    std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
         if not self.views:
             raise UserError(f"recipe {self.name!r} has no views: give at least one ViewSpec")
-        if any(s <= 0 for s in self.std):
-            raise UserError(f"recipe {self.name!r}: std={self.std} must be above 0")
+        if not all(0 <= level <= 1 for level in self.mean):
+            raise UserError(
+                f"recipe {self.name!r}: mean={self.mean}: want shares of full scale, not 0 to 255"
+            )
+        if not all(0 < spread <= 1 for spread in self.std):
+            raise UserError(
+                f"recipe {self.name!r}: std={self.std}: each must be above 0 and at most 1, the"
+                " full scale"
+            )
 
     @property
     def needs_mask(self) -> bool:

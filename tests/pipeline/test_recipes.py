@@ -174,6 +174,9 @@ def test_a_recipe_from_python(tmp_path):
         (("ressl:teacher", "resl:teacher"), r"did you mean 'ressl'"),
         (("brightness = 1", 'brightness = "high"'), r"brightness='high': want a number"),
         (("std = [0.25,", "std = [0.0,"), r"std=.* must be above 0"),
+        (("std = [0.25,", "std = [58,"), r"std=.* at most 1, the full scale"),
+        (("name =", "mean = [124, 116, 104]\nname ="), r"mean=.* not 0 to 255"),
+        (("name =", "mean = [nan, 0, 0]\nname ="), r"mean=.* not 0 to 255"),
         (("std = [0.25,", "std = ["), r"three numbers"),
         (("name =", "name"), r"not TOML"),
         (('cite = "notebook', 'citation = "notebook'), r"no 'citation': have name, cite"),
@@ -250,6 +253,8 @@ def test_strengths(value):
     [
         {"crop": "middle"},
         {"crop": "center", "resize_px": 16},
+        {"resize_px": -1},
+        {"resize_px": 100_000},
         {"interpolation": "nearest"},
         {"source": "other"},
         {"strong_ops": 9},
