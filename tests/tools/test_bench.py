@@ -48,6 +48,11 @@ def test_turns_alternate_and_rates_are_counts_over_time(monkeypatch):
     assert rates["a"].cost_ms == pytest.approx(25)
 
 
+def test_a_turn_that_makes_nothing_has_no_rate():
+    with pytest.raises(UserError, match="a turn of idle made nothing: want 1 batch or more"):
+        harness.take_turns({"idle": lambda: 0}, 1)
+
+
 def test_processor_time_counts_children():
     before = harness.cpu_seconds()
     spin = "import time\nend = time.process_time() + .3\nwhile time.process_time() < end: pass\n"

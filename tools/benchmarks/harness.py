@@ -64,7 +64,7 @@ def take_turns(
     each of them, outside the clock.
 
     Raises:
-        UserError: no repeats.
+        UserError: no repeats, or nothing made in a turn.
     """
     if repeats < 1:
         raise UserError(f"--repeats {repeats}: want 1 or more")
@@ -79,6 +79,8 @@ def take_turns(
             between()
             cpu_s, start = cpu_seconds(), time.perf_counter()
             count = contestant()
+            if count < 1:
+                raise UserError(f"a turn of {name} made nothing: want 1 batch or more")
             rates[name].append(count / (time.perf_counter() - start))
             costs[name].append(1e3 * (cpu_seconds() - cpu_s) / count)
     return {name: Rate(tuple(rates[name]), tuple(costs[name])) for name in contestants}
