@@ -148,7 +148,7 @@ def load_backbone(run_or_checkpoint: Path | str, branch: Branch = "student") -> 
     }
     if not weights:
         name = state["config"]["method"]["name"]
-        raise UserError(f"{path}: {name} has no {branch}; take another --branch")
+        raise UserError(f"{path}: {name} has no {branch}: take its other network")
     backbone = _backbone(state)
     backbone.load_state_dict(weights)
     return backbone.eval()
