@@ -78,7 +78,7 @@ def run(args: Args) -> int:
 
 def _train(args: Args, world: World) -> int:
     from fovea.pipeline.files import DirectoryLock
-    from fovea.training import checkpoint
+    from fovea.training import checkpoint, memory
     from fovea.training.alarm import Diverged
     from fovea.training.display import Display
     from fovea.training.loop import Loop
@@ -86,6 +86,8 @@ def _train(args: Args, world: World) -> int:
     from fovea.training.signals import REQUEUE_CODE
 
     options = args.options
+    if world.device.type == "cpu":
+        memory.keep_freed()
     session = Run(args.config, options, world, preset=args.preset)
     bar = Display(session.total_steps, session.steps_per_epoch, speaks=world.is_first)
     lock = DirectoryLock(options.out) if world.is_first else nullcontext()
