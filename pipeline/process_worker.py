@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .decode import Encoded
-from .executor import Image, Work
+from .executor import Fault, Image, Work
 from .parameters import ViewParameters, record_of
 from .render import Renderer
 from .shared import U8, receive
@@ -112,28 +114,29 @@ class Worker:
         self._batch = -1
         self._description: Description
 
-    def do(self, piece: Piece) -> Done:
-        """Make the views of a piece's rows."""
+    def do(self, piece: Piece) -> tuple[Done, dict[int, Fault]]:
+        """Make the views of a piece's rows, and tell what is wrong with those that it cannot."""
         if piece.batch != self._batch:
             self._look_up(piece)
         watch = self._renderer.stopwatch
         watch.clear()
         rows = slice(piece.first, piece.first + piece.rows)
         faults = self._renderer.make(self._work(rows), self._views(rows), range(piece.rows))
-        if faults:
-            self._link.send({piece.first + row: fault for row, fault in faults.items()})
         seconds = (watch.seconds.get(stage, 0.0) for stage in ("decode", "augment"))
-        return Done(piece.batch, self._process, bool(faults), piece.rows, *seconds)
+        done = Done(piece.batch, self._process, bool(faults), piece.rows, *seconds)
+        return done, {piece.first + row: fault for row, fault in faults.items()}
 
     def _look_up(self, piece: Piece) -> None:
         while piece.memory not in self._memory or self._link.poll():
-            self._learn(self._link.recv())
+            self.learn()
         here = self._memory[piece.memory]
         self._memory[SAME] = here
         self._description = pickle.loads(here[piece.start : piece.start + piece.length].data)
         self._batch = piece.batch
 
-    def _learn(self, message: Lent | Gone) -> None:
+    def learn(self) -> None:
+        """Take the next message about memory, or wait for it."""
+        message: Lent | Gone = self._link.recv()
         if isinstance(message, Lent):
             self._memory[message.number] = receive(self._link)
         else:
@@ -184,11 +187,35 @@ def serve(link: Connection, pieces: int, answers: int) -> None:
 
     Args:
         link: to it.
-        pieces: descriptor of the pipe with work.
+        pieces: descriptor of the pipe with work, which does not block.
         answers: descriptor of the pipe for what became of it.
     """
+    worker = Worker(link)
+    poll = select.poll()
+    for descriptor in (link.fileno(), pieces):
+        poll.register(descriptor, select.POLLIN)
+    while True:
+        # News of memory is taken without a piece, too: the link is full if nobody reads it, and
+        # the other end waits then.
+        if link.fileno() in dict(poll.poll()):
+            worker.learn()
+            continue
+        try:
+            token = os.read(pieces, PIECE.size)
+        except BlockingIOError:
+            continue  # another process was faster
+        if not token:
+            return
+        done, faults = worker.do(Piece(*PIECE.unpack(token)))
+        # First, because faults may be more than the link holds: the other end reads them now.
+        os.write(answers, DONE.pack(*done))
+        if faults:
+            link.send(faults)
+
+
+def main() -> None:
+    """The process: ``LINK PIECES ANSWERS`` are the descriptors for `serve`."""
     torch.set_num_threads(1)
-    with contextlib.suppress(EOFError, OSError):
-        worker = Worker(link)
-        while token := os.read(pieces, PIECE.size):
-            os.write(answers, DONE.pack(*worker.do(Piece(*PIECE.unpack(token)))))
+    link, pieces, answers = map(int, sys.argv[1:])
+    with contextlib.suppress(EOFError, ConnectionError):  # the other end is gone
+        serve(Connection(link), pieces, answers)

@@ -13,7 +13,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing import Pipe
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import process_start
+from . import process_worker
 from .buffers import Buffers
 from .errors import UserError
 from .executor import BadImages, Fault, Image, Pending, Work
@@ -37,6 +39,9 @@ SMALLEST_STACK = 64
 """Small images that a process makes at once, or more."""
 ALIGNMENT = 64  # bytes; of everything that a description points to
 TOKENS = 64  # read at once
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Left to the process that starts the others. A terminal or a scheduler sends them to all of a run,
+whose first process may want some more batches for its last steps; it ends the others by its end."""
 
 
 @dataclass
@@ -57,6 +62,9 @@ class ProcessExecutor:
         processes: to start.
         dtype: of the views: float32, float16 or bfloat16.
         prefetch: batches that are alive at the same time, to be kept for use again.
+
+    Raises:
+        UserError: the system refuses another process.
     """
 
     def __init__(
@@ -77,18 +85,39 @@ class ProcessExecutor:
         self._lock = Lock()
         self._batches: dict[int, _Batch] = {}
         self._numbers = count()
-        theirs, self._pieces = os.pipe()
-        self._answers, their_answers = os.pipe()
-        self._poll = select.poll()
+        self._processes: list[_Process] = []
+        with ExitStack() as begun:
+            self._pieces, self._answers = self._start(processes, begun)
+            self._end = weakref.finalize(self, begun.pop_all().close)
+        self._end.atexit = False  # they end by themselves then
+        self._ends, self._poll = select.poll(), select.poll()
         self._poll.register(self._answers, select.POLLIN)
-        self._processes = [
-            _Process(Setup(number, recipe, dtype), self._lender, theirs, their_answers)
-            for number in range(processes)
-        ]
         for process in self._processes:
-            self._poll.register(process.link.fileno(), 0)  # only its end is news
-        os.close(theirs)
-        os.close(their_answers)
+            for poll in (self._ends, self._poll):
+                poll.register(process.link.fileno(), 0)  # only its end is news
+
+    def _start(self, processes: int, begun: ExitStack) -> tuple[int, int]:
+        """Start processes; descriptors of the pipes to and from them."""
+        with ExitStack() as theirs:
+            their_pieces, pieces = os.pipe()
+            theirs.callback(os.close, their_pieces)
+            begun.callback(os.close, pieces)
+            answers, their_answers = os.pipe()
+            theirs.callback(os.close, their_answers)
+            begun.callback(os.close, answers)
+            os.set_blocking(their_pieces, False)  # a process looks at its link, too
+            for number in range(processes):
+                setup = Setup(number, self.recipe, self.dtype)
+                try:
+                    process = _Process(setup, self._lender, their_pieces, their_answers)
+                except OSError as error:
+                    raise UserError(
+                        f"cannot start process {number + 1} of {processes} that make views"
+                        f" ({error.strerror}): use fewer --threads, or --executor host"
+                    ) from None
+                begun.callback(process.end)
+                self._processes.append(process)
+        return pieces, answers
 
     def allocate(self, num_bytes: int) -> U8:
         """See `executor.Executor`."""
@@ -100,9 +129,10 @@ class ProcessExecutor:
         out = self._buffers.views(self.recipe, len(work.images), self.dtype)
         layout = _Layout(work, out, self._lender, self._buffers)
         batch = _Batch(out, layout, len(rows))
-        with self._lock:
+        with self._lock, self._hearing_of_ends():
             for process in self._processes:
                 process.show(layout.memory)
+            self._lender.shown(layout.memory)
             number = next(self._numbers)
             self._batches[number] = batch
             tokens = (PIECE.pack(number, *layout.place, r.start, len(r)) for r in rows)
@@ -111,14 +141,11 @@ class ProcessExecutor:
 
     def close(self) -> None:
         """End the processes; what they have begun is dropped."""
-        for process in self._processes:
-            process.end()
-        for descriptor in (self._pieces, self._answers):
-            os.close(descriptor)
+        self._end()
 
     def _collect(self, batch: _Batch) -> dict[str, Tensor]:
         while batch.left:
-            with self._lock:
+            with self._lock, self._hearing_of_ends():
                 if batch.left:
                     self._listen()
         if batch.bad:
@@ -128,9 +155,9 @@ class ProcessExecutor:
     def _listen(self) -> None:
         """Take the answers that are there, or wait for one."""
         news = {descriptor for descriptor, _ in self._poll.poll()}
-        if self._answers not in news:
-            raise next(p for p in self._processes if p.link.fileno() in news).death()
-        tokens = os.read(self._answers, TOKENS * DONE.size)
+        tokens = os.read(self._answers, TOKENS * DONE.size) if self._answers in news else b""
+        if not tokens:
+            raise EOFError
         for done in map(Done._make, DONE.iter_unpack(tokens)):
             batch = self._batches[done.batch]
             if done.faults:
@@ -141,6 +168,28 @@ class ProcessExecutor:
             if not batch.left:
                 del self._batches[done.batch]
 
+    @contextmanager
+    def _hearing_of_ends(self) -> Iterator[None]:
+        """Raise a UserError that names the process that is found to have died."""
+        try:
+            yield
+        except (EOFError, ConnectionError):
+            dead = dict(self._ends.poll())
+            raise next(p for p in self._processes if p.link.fileno() in dead).death() from None
+
+
+CODE = f"from {process_worker.__name__} import main; main()"
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """What is started meanwhile never sees `SIGNALS`, not even in its first moments."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 class _Process:
     """A worker process, and what it has been shown."""
@@ -150,44 +199,44 @@ class _Process:
         self._knows: set[int] = set()  # numbers of memory
         self.link, theirs = Pipe()
         handed_on = (theirs.fileno(), pieces, answers)
-        # Not `multiprocessing`, whose fresh interpreters import the caller's script again.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", process_start.__name__, *map(str, handed_on)],
-            pass_fds=handed_on,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        with theirs, _signals_blocked():
+            # Not `multiprocessing`, whose fresh interpreters import the caller's script again.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", CODE, *map(str, handed_on)],
+                pass_fds=handed_on,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+            )
         self.pid = self._process.pid
-        theirs.close()
         self.link.send(setup)
 
     def show(self, memory: set[int]) -> None:
         """Let it see memory by number, as far as that is new, and forget what has gone.
 
         Raises:
-            UserError: it has died.
+            ConnectionError: it has died.
         """
         new = memory - self._knows
         if not new:
             return
-        try:
-            if gone := self._knows - self._lender.held():
-                self.link.send(Gone(gone))
-                self._knows -= gone
-            for number in new:
-                self.link.send(Lent(number))
-                self._lender.send(number, self.link, self.pid)
-                self._knows.add(number)
-        except OSError:
-            raise self.death() from None
+        if gone := self._knows - self._lender.held():
+            self.link.send(Gone(gone))
+            self._knows -= gone
+        for number in new:
+            self.link.send(Lent(number))
+            self._lender.send(number, self.link, self.pid)
+            self._knows.add(number)
 
     def death(self) -> UserError:
         """What to say of its end."""
         code = self._process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if code < 0:
+            how = f"died ({signal.Signals(-code).name}): out of memory? Use fewer --threads, or"
+        else:
+            how = f"ended (exit code {code}), it has said why above: use"
         return UserError(
-            f"a process that makes views has died ({how}): out of memory? Use fewer --threads, or"
-            " --executor host, which makes them on threads of this process"
+            f"a process that makes views has {how} --executor host, which makes them on threads"
+            " of this process"
         )
 
     def end(self) -> None:

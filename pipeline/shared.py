@@ -6,7 +6,6 @@ the last process that holds it, however that one ends.
 
 from __future__ import annotations
 
-import mmap
 import os
 import weakref
 from itertools import count
@@ -15,6 +14,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 U8 = npt.NDArray[np.uint8]
 
@@ -25,13 +25,13 @@ class Lender:
     def __init__(self) -> None:
         self._count = count()
         self._numbers: dict[int, int] = {}  # by address
-        self._descriptors: dict[int, int] = {}  # by number
+        self._descriptors: dict[int, int] = {}  # by number, until all have been shown it
 
     def allocate(self, num_bytes: int) -> U8:
         """Zeros, (num_bytes,), that have a number for as long as somebody holds them."""
         descriptor = os.memfd_create("fovea", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, num_bytes)
-        memory = np.frombuffer(mmap.mmap(descriptor, num_bytes), np.uint8)
+        memory = _mapped(descriptor)
         address, number = memory.ctypes.data, next(self._count)
         self._numbers[address] = number
         self._descriptors[number] = descriptor
@@ -39,7 +39,7 @@ class Lender:
         return memory
 
     def _forget(self, address: int) -> None:
-        os.close(self._descriptors.pop(self._numbers.pop(address)))
+        self.shown({self._numbers.pop(address)})
 
     def __contains__(self, address: int) -> bool:
         """Whether memory that begins at `address` is from here."""
@@ -51,17 +51,31 @@ class Lender:
 
     def held(self) -> set[int]:
         """Numbers of the memory that somebody holds."""
-        return set(self._descriptors)
+        return set(self._numbers.values())
 
     def send(self, number: int, link: Connection, process: int) -> None:
         """Give a piece of memory to the process at the other end of `link`; see `receive`."""
         send_handle(link, self._descriptors[number], process)
+
+    def shown(self, numbers: set[int]) -> None:
+        """Nobody else is going to be given these pieces of memory."""
+        for number in numbers:
+            descriptor = self._descriptors.pop(number, None)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def receive(link: Connection) -> U8:
     """The memory that `Lender.send` gave, (num_bytes,)."""
     descriptor = recv_handle(link)
     try:
-        return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
+        return _mapped(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _mapped(descriptor: int) -> U8:
+    """What is behind a descriptor; `mmap` would keep another one, and a process has a thousand."""
+    path, size = f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size
+    memory: U8 = torch.from_file(path, shared=True, size=size, dtype=torch.uint8).numpy()
+    return memory

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -20,7 +23,7 @@ from fovea.pipeline.errors import UserError
 from fovea.pipeline.executor import BadImages, Work, run
 from fovea.pipeline.host import HostExecutor
 from fovea.pipeline.loader import Loader
-from fovea.pipeline.processes import ProcessExecutor
+from fovea.pipeline.processes import SIGNALS, ProcessExecutor
 from fovea.pipeline.recipe_files import find_recipe
 from fovea.pipeline.views import ViewRecipe, ViewSpec
 
@@ -92,6 +95,13 @@ def test_bad_rows_are_named_and_other_batches_go_on(photos):
         assert sorted(caught.value.faults) == [4, 7]
         assert "cannot decode" in caught.value.faults[4].reason
         assert torch.equal(last()["student"], first()["student"])
+        # More of them than a socket holds, from one process.
+        many = [b"no image %d" % row for row in range(4096)]
+        sizes = np.full((len(many), 2), 32)
+        drawn = parameters.draw(recipe, np.arange(len(many)), sizes, seed=5, epoch=2)
+        with pytest.raises(BadImages) as caught:
+            run(executor, Work(many, drawn))
+        assert sorted(caught.value.faults) == list(range(len(many)))
     finally:
         executor.close()
 
@@ -130,16 +140,79 @@ def test_a_loader_on_processes_is_one_on_threads(photo_shards):
             assert torch.equal(batch.views[name], view)
 
 
-def test_a_process_that_dies_is_named(photo_shards):
-    loader = Loader(photo_shards, TWO, batch_size=8, seed=0, threads=2, executor="processes")
+def hold_batches(executor: ProcessExecutor, work: Work, held: list) -> None:
+    held.extend(run(executor, work) for _ in range(200))
+
+
+def test_held_batches_wait_for_no_late_process(photos):
+    """One that still imports its modules is told of all memory, and takes no piece meanwhile."""
+    executor = ProcessExecutor(TWO, processes=2)
+    work = work_of(TWO, list(photos.images[:1]))
+    pids = [process.pid for process in executor._processes]
+    run(executor, work)
+    os.kill(pids[1], signal.SIGSTOP)
+    before, held = len(os.listdir("/proc/self/fd")), []
+    making = Thread(target=hold_batches, args=(executor, work, held), daemon=True)
+    making.start()
+    making.join(2)
+    os.kill(pids[1], signal.SIGCONT)
+    making.join(60)
+    assert len(held) == 200
+    assert len(os.listdir("/proc/self/fd")) < before + 10, "batches keep no files open"
+    del executor
+    gc.collect()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids), "it was not closed"
+
+
+def test_processes_start_safely(tmp_path, monkeypatch, photos, capfd):
+    """No signal reaches them, the working folder hides no module, what fails in them is told."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    executor = ProcessExecutor(TWO, processes=1)
+    status = Path(f"/proc/{executor._processes[0].pid}/status").read_text()
+    blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+    assert all(blocked >> number - 1 & 1 for number in SIGNALS)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS), "only theirs"
+    work = work_of(TWO, list(photos.images[:2]))
+    run(executor, work)
+    wrong = work.parameters | {"no such view": work.parameters["student"]}
+    with pytest.raises(UserError, match=r"ended \(exit code 1\), it has said why above"):
+        run(executor, Work(work.images, wrong))
+    assert "KeyError: 'no such view'" in capfd.readouterr().err
+    executor.close()
+
+
+def test_a_process_that_cannot_start_ends_the_others(monkeypatch):
+    started, popen = [], subprocess.Popen
+
+    def start(*args, **options):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(popen(*args, **options))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(UserError, match=r"process 2 of 3 .*Resource temporarily unavailable"):
+        ProcessExecutor(TWO, processes=3)
+    assert started[0].returncode == -signal.SIGKILL
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_that_dies_is_named(photo_shards, processes):
+    loader = Loader(
+        photo_shards, TWO, batch_size=8, seed=0, threads=processes, executor="processes"
+    )
     batches = loader.batches(0)
     next(batches)
     assert isinstance(loader.executor, ProcessExecutor)
-    os.kill(loader.executor._processes[1].pid, signal.SIGKILL)
+    os.kill(loader.executor._processes[-1].pid, signal.SIGKILL)
     with pytest.raises(UserError, match=r"died \(SIGKILL\): out of memory\? Use fewer --threads"):
         for epoch in range(100):
             for _ in batches if epoch == 0 else loader.batches(epoch):
                 pass
+    loader.close()
     loader.close()
 
 
