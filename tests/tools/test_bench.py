@@ -144,6 +144,7 @@ def test_masks_are_kept_from_presets_that_use_none(tiny_shards, tmp_path, capsys
         (["nothing"], "no question 'nothing': have parity, views"),
         (["views", "SHARDS", "--only", "magic"], "--only magic: have fovea"),
         (["views", "SHARDS", "--batch-size", "999"], "has 120 images"),
+        (["views", "SHARDS", "--cores", "-1"], "--cores -1 .* want 1 or more"),
         (["parity", "SHARDS", "--images", "0"], "want 1 or more"),
     ],
 )

@@ -139,6 +139,11 @@ def run(args: Args) -> int:
     """Take turns and print rates and ratios."""
     from fovea.pipeline.recipe_files import find_recipe
 
+    if args.cores < 0 or min(args.batches, args.batch_size) < 1:
+        raise UserError(
+            f"--cores {args.cores} --batches {args.batches} --batch-size {args.batch_size}: want 1"
+            " or more, or --cores 0 for every core"
+        )
     cores = args.cores or available_cores()
     recipe = find_recipe(args.recipe)
     masks = args.masks if recipe.needs_mask else None
