@@ -253,8 +253,16 @@ def write_at(data: ShardSet, sample: int, at: int, new: bytes) -> None:
         file.write(new)
 
 
-@pytest.mark.parametrize("damage", [flip_bytes, flip_a_bit])
-@pytest.mark.parametrize("kind", ["host", "dali"])
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        ("host", flip_bytes),
+        ("host", flip_a_bit),
+        ("dali", flip_bytes),
+        ("dali", flip_a_bit),
+        ("processes", flip_bytes),
+    ],
+)
 def test_a_damaged_image_gives_way_to_its_neighbour(broken, photo_shards, kind, damage):
     for sample in (7, 8, 20):
         damage(broken, sample)
