@@ -27,6 +27,6 @@ def backbone(checkpoint: str, branch: Literal["student", "teacher"] = "student")
     package = ModuleType("fovea")  # its folders are those of the checkout
     package.__path__ = [str(Path(__file__).resolve().parent)]
     sys.modules.setdefault("fovea", package)
-    from fovea.training.initial import load_network
+    from fovea.training.initial import Trained
 
-    return load_network(Path(checkpoint), branch)[0]
+    return Trained.read(Path(checkpoint)).backbone(branch)

@@ -50,7 +50,7 @@ def evaluate(args: Dense) -> int:
 
     from fovea.training.evaluation import dense
     from fovea.training.evaluation.results import Result
-    from fovea.training.initial import load_network
+    from fovea.training.initial import Trained
 
     from .evaluate_session import chosen_device, finish, results_folder, what_was_asked
     from .progress import bar
@@ -63,7 +63,8 @@ def evaluate(args: Dense) -> int:
     for found in data.values():
         dense.check_labels(found, args.classes, binary=args.binary)
     device = chosen_device(args.device)
-    backbone, _ = load_network(args.run, args.branch)
+    trained = Trained.read(args.run)
+    backbone = trained.backbone(args.branch)
     torch.manual_seed(args.seed)
     model = dense.FCN(copy.deepcopy(backbone), args.classes)
     steps = len(data["train"]) // args.batch_size * args.epochs
@@ -80,6 +81,6 @@ def evaluate(args: Dense) -> int:
         val_images=len(data["val"]),
         classes=args.classes,
         options={"epochs": args.epochs, "lr": args.lr, "last loss": round(loss, 4)},
-        **what_was_asked(args),
+        **what_was_asked(args, trained.path),
     )
     return finish(result, results_folder(args.run, args.out), json=args.json)

@@ -52,7 +52,7 @@ def evaluate(args: Detection) -> int:
     from fovea.pipeline.errors import UserError
     from fovea.training.evaluation import dense, detection
     from fovea.training.evaluation.results import Result
-    from fovea.training.initial import load_network
+    from fovea.training.initial import Trained
 
     from .evaluate_session import chosen_device, finish, results_folder, what_was_asked
     from .progress import bar
@@ -65,7 +65,8 @@ def evaluate(args: Detection) -> int:
     if train.names != val.names:
         raise UserError(f"--val {args.val} has other categories than --train: give the same ones")
     device = chosen_device(args.device)
-    backbone, _ = load_network(args.run, args.branch)
+    trained = Trained.read(args.run)
+    backbone = trained.backbone(args.branch)
     torch.manual_seed(args.seed)
     classes = len(train.names) + 1
     detector = dense.mask_rcnn_c4(copy.deepcopy(backbone), classes, min_px=args.min_px[-1])
@@ -83,6 +84,6 @@ def evaluate(args: Detection) -> int:
         classes=len(train.names),
         options={"iterations": args.iterations, "lr": args.lr, "last loss": round(loss, 4)},
         extra={"tensors_from_backbone": moved},
-        **what_was_asked(args),
+        **what_was_asked(args, trained.path),
     )
     return finish(result, results_folder(args.run, args.out), json=args.json)

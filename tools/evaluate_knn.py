@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .evaluate_session import Common, Session, at_least
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fovea.training.evaluation.features import Features
 
 SHOWN = 8  # neighbours kept of each query, for the report
@@ -39,11 +41,12 @@ def evaluate(args: Knn) -> int:
         raise UserError(
             f"--k {max(args.k)}: want at most {len(session.train)}, the images of --train"
         )
+    fresh = session.trained.fresh() if args.baselines else None
     train = session.features(session.train, "training features")
     val = session.features(session.val, "validation features")
     rows = {"trained": _scores(train, val, args, session.device)}
-    if args.baselines:
-        rows |= _baselines(args, session)
+    if fresh:
+        rows |= _baselines(args, session, fresh)
     result = Result(
         protocol="knn",
         rows=rows,
@@ -63,11 +66,9 @@ def _scores(train: Features, val: Features, args: Knn, device: str) -> dict[str,
     return scores | {f"knn{k}_plain": share for k, share in plain.items() if k > 1}
 
 
-def _baselines(args: Knn, session: Session) -> dict[str, dict[str, float]]:
-    from fovea.training.checkpoint import fresh_backbone
+def _baselines(args: Knn, session: Session, fresh: nn.Module) -> dict[str, dict[str, float]]:
     from fovea.training.evaluation.features import raw_pixels
 
-    fresh = fresh_backbone(args.run)
     untrained = [
         session.features(data, f"untrained, {what}", fresh)
         for what, data in (("training", session.train), ("validation", session.val))

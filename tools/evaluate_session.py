@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fovea.pipeline.views import ViewRecipe
     from fovea.training.evaluation.features import Features
     from fovea.training.evaluation.results import Result
+    from fovea.training.initial import Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,15 +150,13 @@ def not_a_file(option: str, folder: Path | None) -> None:
         raise UserError(f"{option} {folder} is a file: give a folder")
 
 
-def what_was_asked(args: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Fields of `Result` that follow from the options of a protocol about one run."""
-    from fovea.training.checkpoint import checkpoint_of
-
-    path = checkpoint_of(args.run) if args.run.is_dir() else args.run
-    digits = path.stem.rpartition("-")[2]
+def what_was_asked(args: Any, checkpoint: Path) -> dict[str, Any]:  # noqa: ANN401
+    """Fields of `Result` that follow from the options of a protocol about one run, and from the
+    file of it that was read: by the end there may be newer ones."""
+    digits = checkpoint.stem.rpartition("-")[2]
     return {
         "run": str(args.run.resolve()),
-        "checkpoint": path.name,
+        "checkpoint": checkpoint.name,
         "step": int(digits) if digits.isdigit() else 0,
         "branch": args.branch,
         "train": str(args.train.resolve()),
@@ -201,28 +200,25 @@ class Session:
         return results_folder(self.args.run, self.args.out)
 
     @cached_property
-    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
-        from fovea.training.initial import load_network
+    def trained(self) -> Trained:
+        """The checkpoint that is evaluated."""
+        from fovea.training.initial import Trained
 
-        return load_network(self.args.run, self.branch)
+        return Trained.read(self.args.run)
 
     @cached_property
     def backbone(self) -> nn.Module:
         """The evaluated network, without heads, in eval mode."""
-        return self._loaded[0]
+        return self.trained.backbone(self.branch)
 
     @cached_property
     def branch(self) -> Literal["student", "teacher"]:
         """The network of --branch, or the one that the method's authors score."""
-        from fovea.training.checkpoint import checkpoint_of
-        from fovea.training.foreign import read
-
         from .report_run import recorded
 
         if self.args.branch:
             return self.args.branch
-        run = self.args.run
-        content = recorded(run) or read(run if run.is_file() else checkpoint_of(run))
+        content = recorded(self.args.run) or self.trained.state
         dinos = all(isinstance(content.get(name), dict) for name in ("student", "teacher"))
         return "teacher" if dinos or method_of(content) in DINOS else "student"
 
@@ -266,7 +262,7 @@ class Session:
         project's file nothing."""
         from .report_run import recorded
 
-        return recorded(self.args.run) or self._loaded[1]
+        return recorded(self.args.run) or self.trained.record
 
     def trained_branches(self) -> dict[str, tuple[list[float], list[float]]]:
         """Epochs and 20-NN accuracies that training logged, by branch; none for a bare file."""
@@ -332,7 +328,7 @@ class Session:
 
     def circumstances(self) -> dict[str, Any]:
         """Fields of `Result` that say what was evaluated."""
-        return what_was_asked(replace(self.args, branch=self.branch)) | {
+        return what_was_asked(replace(self.args, branch=self.branch), self.trained.path) | {
             "train_images": len(self.train),
             "val_images": len(self.val),
             "classes": len(self.train.class_names),

@@ -78,12 +78,13 @@ def read_source(run: Path, branch: Literal["student", "teacher"], image_px: int 
     """
     from fovea.pipeline.views import IMAGENET_MEAN, IMAGENET_STD
     from fovea.training.foreign import identify
-    from fovea.training.initial import load_network
+    from fovea.training.initial import Trained
 
     from .export_formats import Source
     from .report_run import find, recipe_of, recorded
 
-    backbone, content = load_network(run, branch)
+    trained = Trained.read(run)
+    backbone, content = trained.backbone(branch), trained.record
     config = content.get("config", {})
     name, stem = find(config, "backbone"), config.get("stem")
     if not name:

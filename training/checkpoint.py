@@ -82,6 +82,23 @@ def load(path: Path) -> State:
     Raises:
         UserError: the file is missing, damaged or of another format.
     """
+    _check_sum(path)
+    state: State = torch.load(path, map_location="cpu", weights_only=True)
+    _check_format(path, state)
+    return state
+
+
+def check(path: Path, state: State) -> None:
+    """Whether `state`, which is what `path` holds, is as it was saved.
+
+    Raises:
+        UserError: the file is damaged, its checksum is missing, or it is of another format.
+    """
+    _check_sum(path)
+    _check_format(path, state)
+
+
+def _check_sum(path: Path) -> None:
     try:
         wanted = path.with_suffix(".sha256").read_bytes().split()[0]
         found = _sha256(path).encode()
@@ -89,10 +106,11 @@ def load(path: Path) -> State:
         raise UserError(f"{path}: this checkpoint or its .sha256 is missing") from None
     if wanted != found:
         raise UserError(f"{path}: its checksum does not fit, so it is damaged")
-    state: State = torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_format(path: Path, state: State) -> None:
     if state.get("format") != FORMAT:
         raise UserError(f"{path}: format {state.get('format')}, this version reads {FORMAT}")
-    return state
 
 
 def load_latest(run: Path, say: Callable[[str], None] | None = None) -> State | None:
@@ -114,55 +132,32 @@ def load_latest(run: Path, say: Callable[[str], None] | None = None) -> State | 
     return None
 
 
-def checkpoint_of(run_or_checkpoint: Path | str) -> Path:
-    """The newest whole checkpoint of a run directory; a checkpoint file is itself.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(run_or_checkpoint)
-    if path.suffix == ".pt":
-        load(path)
-        return path
-    state = load_latest(path)
-    if state is None:
-        raise UserError(f"{path} holds no checkpoint: give a run directory of 'fovea pretrain'")
-    return path_of(path, state["step"])
-
-
-def load_backbone(run_or_checkpoint: Path | str, branch: Branch = "student") -> nn.Module:
-    """The trained backbone of a run directory (its newest checkpoint) or of one checkpoint file.
+def backbone_of(state: State, branch: Branch) -> nn.Module | None:
+    """The trained backbone of a checkpoint, None where its method has no such branch.
 
     Returns:
         A module in eval mode on the CPU that maps images (B, 3, H, W) to features (B, D), with
         ``num_features`` D.
-
-    Raises:
-        UserError: no checkpoint there, or the method has no such branch.
     """
-    path = checkpoint_of(run_or_checkpoint)
-    state = load(path)
     prefix = f"{branch}.backbone."
     weights = {
         k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)
     }
     if not weights:
-        name = state["config"]["method"]["name"]
-        raise UserError(f"{path}: {name} has no {branch}: take its other network")
-    backbone = _backbone(state)
+        return None
+    backbone = _build(state)
     backbone.load_state_dict(weights)
     return backbone.eval()
 
 
-def fresh_backbone(run_or_checkpoint: Path | str) -> nn.Module:
+def fresh_backbone(state: State) -> nn.Module:
     """The same network untrained, from the run's seed: what it began with, unless by ``--init``."""
-    state = load(checkpoint_of(run_or_checkpoint))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(state["config"]["seed"])
-        return _backbone(state).eval()
+        return _build(state).eval()
 
 
-def _backbone(state: State) -> nn.Module:
+def _build(state: State) -> nn.Module:
     config = RunConfig.from_json(state["config"])
     return backbones.build(config.backbone, stem=config.stem, image_px=state["image_px"])
 

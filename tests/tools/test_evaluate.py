@@ -23,6 +23,7 @@ from fovea.tools.evaluate import PROTOCOLS
 from fovea.tools.evaluate_session import Session
 from fovea.tools.report_evaluations import evaluation_cards
 from fovea.tools.report_run import read_run
+from fovea.training import checkpoint
 from fovea.training.evaluation.scores import check_classes
 
 Shards = dict[str, Path]
@@ -209,6 +210,37 @@ def test_features_are_extracted_once(run: Path, tiny_shards: Shards) -> None:
     assert files
     evaluate(run, tiny_shards, "transfer", "--strengths", "1")
     assert {p: p.stat().st_mtime_ns for p in (run / "eval/features").rglob("*.npy")} == files
+
+
+@pytest.mark.parametrize("what", ["run", "file"])
+def test_a_checkpoint_is_read_once_and_is_the_one_that_is_named(
+    what: str, run: Path, tiny_shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training goes on meanwhile, and has saved another by the end."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    newest = max((folder / checkpoint.FOLDER).glob("*.pt"))
+    read: list[str] = []
+
+    def load(path: Path, **how: Any) -> Any:
+        read.append("loaded")
+        state = true_load(path, **how)
+        checkpoint.save(folder, state | {"step": state["step"] + 1})
+        return state
+
+    def sha256(path: Path) -> str:
+        read.append("summed")
+        return true_sha256(path)
+
+    true_load, true_sha256 = torch.load, checkpoint._sha256
+    monkeypatch.setattr(torch, "load", load)
+    monkeypatch.setattr(checkpoint, "_sha256", sha256)
+    asked = folder if what == "run" else newest
+    data = ["--train", str(tiny_shards["train"]), "--val", str(tiny_shards["val"])]
+    call(["evaluate", "knn", str(asked), *data, "--baselines", "--out", str(tmp_path)])
+    assert sorted(read) == ["loaded", "summed"]
+    found = json.loads((tmp_path / "knn.json").read_text())
+    assert found["checkpoint"] == newest.name != max(newest.parent.glob("*.pt")).name
 
 
 def test_a_cache_of_another_checkpoint_is_refused(

@@ -20,7 +20,7 @@ from fovea.pipeline.errors import UserError
 from fovea.tools import export, export_formats
 from fovea.tools.cli import call
 from fovea.training import backbones
-from fovea.training.checkpoint import load_backbone
+from fovea.training.initial import Trained
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 
@@ -99,7 +99,7 @@ def test_onnxruntime_runs_it_at_any_batch_size(tiny_run: Path, tmp_path: Path) -
     session = onnxruntime.InferenceSession(
         str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
     )
-    backbone = load_backbone(tiny_run)
+    backbone = Trained.read(tiny_run).backbone()
     for count in (1, 2, 7):
         images = torch.randn(count, 3, 32, 32)
         with torch.inference_mode():
@@ -120,7 +120,7 @@ def test_hub_loads_it_in_a_fresh_process(tiny_run: Path, tmp_path: Path) -> None
     files = [str(tmp_path / name) for name in ("hub", "images.pt", "out.pt")]
     subprocess.run([sys.executable, "-c", code, *files], check=True)
     with torch.inference_mode():
-        want = load_backbone(tiny_run)(images)
+        want = Trained.read(tiny_run).backbone()(images)
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), want, rtol=1e-5, atol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_hub_loads_a_run_from_a_checkout(tiny_run: Path, tmp_path: Path, install
     found = torch.load(tmp_path / "out.pt")
     with torch.inference_mode():
         for branch, got in zip(("student", "teacher"), found, strict=True):
-            want = load_backbone(tiny_run, branch)(images)  # type: ignore[arg-type]
+            want = Trained.read(tiny_run).backbone(branch)(images)  # type: ignore[arg-type]
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -165,7 +165,7 @@ def test_safetensors_come_with_a_config_and_a_card(tiny_run: Path, tmp_path: Pat
         model.load_state_dict(load_file(out / "model.safetensors"))
         images = torch.randn(2, 3, 32, 32)
         with torch.inference_mode():
-            want = load_backbone(tiny_run, branch)(images)  # type: ignore[arg-type]
+            want = Trained.read(tiny_run).backbone(branch)(images)  # type: ignore[arg-type]
             torch.testing.assert_close(model.eval()(images), want)
         assert config["num_features"] == want.shape[1] and len(config["mean"]) == 3
         card = (out / "README.md").read_text()

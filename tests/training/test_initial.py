@@ -63,7 +63,7 @@ def test_a_run_starts_from_a_run(patches, tmp_path, started):
     assert pretrain(patches("train"), tmp_path / "first", *tiny) == 0
     more = (*tiny, "--init", tmp_path / "first", "--init-branch", "teacher")
     assert pretrain(patches("train"), tmp_path / "second", *more) == 0
-    trained = checkpoint.load_backbone(tmp_path / "first", "teacher").state_dict()
+    trained = initial.Trained.read(tmp_path / "first").backbone("teacher").state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in started[1][0].items())
     assert not torch.equal(started[0][0]["stem.0.weight"], started[1][0]["stem.0.weight"])
 

@@ -17,6 +17,7 @@ from fovea.training import checkpoint, loop, metrics, run, step
 from fovea.training.checkpoint import Saver
 from fovea.training.config import METHODS
 from fovea.training.display import Display
+from fovea.training.initial import Trained
 from fovea.training.method import DataFacts
 from fovea.training.metrics import read
 
@@ -56,12 +57,12 @@ def test_backbones_come_back_as_they_were_trained(patches, tmp_path):
     assert pretrain(patches("train"), tmp_path / "run") == 0
     state = checkpoint.load_latest(tmp_path / "run")["method"]
     for branch in ("student", "teacher"):
-        net = checkpoint.load_backbone(tmp_path / "run", branch)
+        net = Trained.read(tmp_path / "run").backbone(branch)
         assert not net.training and net(torch.zeros(2, 3, 16, 16)).shape == (2, 256)
         for key, value in net.state_dict().items():
             assert torch.equal(value, state[f"{branch}.backbone.{key}"]), key
-    fresh = checkpoint.fresh_backbone(tmp_path / "run")
-    again = checkpoint.fresh_backbone(checkpoint.checkpoint_of(tmp_path / "run"))
+    trained = Trained.read(tmp_path / "run")
+    fresh, again = trained.fresh(), Trained.read(trained.path).fresh()
     assert torch.equal(fresh.stem[0].weight, again.stem[0].weight)
     assert not torch.equal(fresh.stem[0].weight, net.stem[0].weight)
 
@@ -76,7 +77,7 @@ def test_a_fresh_backbone_is_where_the_run_began(patches, tmp_path, monkeypatch)
 
     monkeypatch.setattr(loop, "optimize", optimize)
     assert pretrain(patches("train"), tmp_path / "run", "--seed", 5) == 0
-    fresh = checkpoint.fresh_backbone(tmp_path / "run")
+    fresh = Trained.read(tmp_path / "run").fresh()
     assert torch.equal(fresh.stem[0].weight, first["weight"])
 
 
@@ -305,8 +306,7 @@ def test_what_a_kill_left_of_a_checkpoint_goes(patches, tmp_path):
 
 def test_a_checkpoint_of_another_method_is_refused(patches, tmp_path):
     assert pretrain(patches("train"), tmp_path / "run") == 0
-    path = checkpoint.checkpoint_of(tmp_path / "run")
-    state = checkpoint.load(path)
+    state = checkpoint.load_latest(tmp_path / "run")
     for key, words in (("method", "method.name is byol there"), ("backbone", "backbone is")):
         config = json.loads(json.dumps(state["config"]))
         if key == "method":
@@ -317,10 +317,10 @@ def test_a_checkpoint_of_another_method_is_refused(patches, tmp_path):
         with pytest.raises(UserError, match=words):
             pretrain(patches("train"), tmp_path / "run")
     with pytest.raises(UserError, match="holds no checkpoint"):
-        checkpoint.load_backbone(tmp_path)
+        Trained.read(tmp_path)
     checkpoint.save(tmp_path / "run", {**state, "method": {}})
     with pytest.raises(UserError, match="ressl has no teacher"):
-        checkpoint.load_backbone(tmp_path / "run", "teacher")
+        Trained.read(tmp_path / "run").backbone("teacher")
 
 
 def test_held_out_images_need_classes(patches, tmp_path, monkeypatch):
