@@ -86,8 +86,7 @@ def _train(args: Args, world: World) -> int:
     from fovea.training.signals import REQUEUE_CODE
 
     options = args.options
-    if world.device.type == "cpu":
-        memory.keep_freed()
+    memory.keep_freed(world.device)
     session = Run(args.config, options, world, preset=args.preset)
     bar = Display(session.total_steps, session.steps_per_epoch, speaks=world.is_first)
     lock = DirectoryLock(options.out) if world.is_first else nullcontext()

@@ -71,8 +71,7 @@ def run(args: Args) -> int:
         distributed.world(args.device) as world,
         ExitStack() as stack,
     ):
-        if world.device.type == "cpu":
-            memory.keep_freed()  # as `fovea pretrain` does
+        memory.keep_freed(world.device)  # as `fovea pretrain` does
         options = Options(data=args.shards, out=Path(folder) / "run", save_minutes=1e9)
         session = Run(config, options, world)
         with session.loader() as loader:
