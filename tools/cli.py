@@ -12,8 +12,7 @@ from importlib import import_module
 
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.orphans import die_with_launcher
-
-from .arguments import parse
+from fovea.training.signals import stop_request
 
 # Read when torch is loaded. Threads that spin while they wait starve the loader's threads and other
 # processes: with four busy processes on two cores a training step took five times as long.
@@ -52,6 +51,8 @@ def call(argv: list[str]) -> int:
     command = argv[0]
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: have {', '.join(COMMANDS)}")
+    from .arguments import parse
+
     module = import_module(f"fovea.tools.{command}")
     read = getattr(module, "read", None)  # a command whose options depend on an argument
     args = read(argv[1:]) if read else parse(module.Args, f"fovea {command}", argv[1:])
@@ -61,8 +62,10 @@ def call(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits: 0 success, 1 checks found something, 2 bad usage or input."""
-    die_with_launcher()
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["pretrain"]:  # now, as what it imports takes seconds
+        stop_request.listen()
+    die_with_launcher()
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         sys.exit(0 if argv else 2)

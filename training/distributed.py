@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from fovea.pipeline.errors import UserError
+
+from .signals import REQUEUE_CODE, stop_request
 
 TIMEOUT = timedelta(minutes=60)
 """Long enough for rank 0 to evaluate and for a slow file system to save."""
@@ -51,6 +55,7 @@ def world(device: str = "auto") -> Iterator[World]:
 
     Raises:
         UserError: a GPU is asked for and there is none, or not one for each process.
+        SystemExit: with `REQUEUE_CODE`, where a stop was asked for before all had come.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -75,11 +80,33 @@ def _join(rank: int, size: int, device: torch.device) -> None:
     store, *_ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     own = PrefixStore(f"start {start}", store)
+    if not _all_came(own, rank, size):
+        sys.exit(REQUEUE_CODE)
     join = partial(dist.init_process_group, timeout=TIMEOUT, store=own, rank=rank, world_size=size)
     if device.type == "cpu":
         join("gloo")
     else:  # with its device named, NCCL connects here, not at whatever comes first
         join("nccl", device_id=device)
+
+
+def _all_came(store: Store, rank: int, size: int) -> bool:
+    """Whether all ranks came before one of them was asked to stop: on every rank the same answer.
+
+    Ranks start seconds apart. Who is asked while it waits here leaves, and those who come later
+    must not wait for it; from here on they agree by `any_rank`.
+
+    Raises:
+        UserError: one did not come for as long as any wait may take.
+    """
+    everyone = [f"rank {r}" for r in range(size)]
+    latest = time.monotonic() + TIMEOUT.total_seconds()
+    store.set(f"rank {rank}", "came")
+    while not (store.check(everyone) or store.check(["start"]) or stop_request.asked):
+        if time.monotonic() > latest:
+            raise UserError(f"process {rank} waited {TIMEOUT} for others: start {size} of them")
+        time.sleep(0.02)
+    wanted = "go" if store.check(everyone) else "stop"
+    return store.compare_set("start", "", wanted) == b"go"  # as the first to ask for it decided
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from .distributed import any_rank, barrier, mean, total
 from .method import PairsSamples, StepOutput
 from .metrics import MetricsWriter
 from .run import Run
-from .signals import StopRequest
+from .signals import stop_request
 from .step import optimize
 
 SIGNAL_STEPS = 10
@@ -60,6 +60,7 @@ class Loop:
         self.clock = Clock(time.perf_counter())
         self.writer: MetricsWriter | None = None
         self.stopping = False  # the same on every rank
+        self.ask_every = 1 if run.world.size == 1 else SIGNAL_STEPS
 
     def train(self) -> bool:
         """Train; True when the run is complete, False when it was asked to stop before.
@@ -68,24 +69,29 @@ class Loop:
             Diverged: the loss is no longer finite, or the embeddings collapsed and
                 ``on_collapse`` is "stop".
         """
-        run = self.run
-        if run.world.is_first:
-            self.writer = MetricsWriter(run.options.out, run.step, wandb=run.options.wandb)
         try:
-            with StopRequest() as stop, run.loader() as loader:
-                self.damage.watch(loader)
-                if run.step == 0:
-                    self._evaluate()
-                while run.step < run.total_steps and not self.stopping:
-                    self._epoch(loader, stop)
-            self.saver.wait()
+            with stop_request:
+                if not self._agree_to_stop():  # asked while everything was loaded and built
+                    self._epochs()
+                self.saver.wait()
         finally:
             self.saver.finish()  # a run that ends by an error leaves its last good checkpoint
             if self.writer:
                 self.writer.close()
-        return run.step >= run.total_steps
+        return self.run.step >= self.run.total_steps
 
-    def _epoch(self, loader: Loader, stop: StopRequest) -> None:
+    def _epochs(self) -> None:
+        run = self.run
+        if run.world.is_first:
+            self.writer = MetricsWriter(run.options.out, run.step, wandb=run.options.wandb)
+        with run.loader() as loader:
+            self.damage.watch(loader)
+            if run.step == 0:
+                self._evaluate()
+            while run.step < run.total_steps and not self.stopping:
+                self._epoch(loader)
+
+    def _epoch(self, loader: Loader) -> None:
         run = self.run
         epoch, done = divmod(run.step, run.steps_per_epoch)
         if isinstance(run.method, PairsSamples):
@@ -100,7 +106,7 @@ class Loop:
             if batch is None:
                 break
             self._step(batch)
-            if self._agree_to_stop(stop):
+            if run.step % self.ask_every == 0 and self._agree_to_stop():
                 break
         if run.step % run.steps_per_epoch == 0:
             self._evaluate()
@@ -164,9 +170,7 @@ class Loop:
         if self.writer:
             self.writer.write(kind, self.run.step, self.run.progress().epoch, values)
 
-    def _agree_to_stop(self, stop: StopRequest) -> bool:
-        """Whether to stop now: several ranks ask each other, but not at every step."""
-        alone = self.run.world.size == 1
-        if alone or self.run.step % SIGNAL_STEPS == 0:
-            self.stopping = any_rank(stop.asked, self.run.world.device)
+    def _agree_to_stop(self) -> bool:
+        """Whether to stop now, because a rank was asked to."""
+        self.stopping = any_rank(stop_request.asked, self.run.world.device)
         return self.stopping

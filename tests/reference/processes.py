@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,3 +35,10 @@ def launch(argv: list[str], ranks: int = 2) -> None:
         }
         processes.append(subprocess.Popen([sys.executable, *argv], env=environment))
     assert [process.wait(timeout=300) for process in processes] == [0] * ranks
+
+
+def listens(pid: int) -> bool:
+    """Whether a process has a handler of SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,16 @@ import pytest
 from fovea.tools import verify
 from fovea.tools.arguments import parse
 from fovea.tools.cli import COMMANDS, main
+from fovea.training.signals import SIGNALS
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """A training process listens until it ends; the one that runs these tests does not."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

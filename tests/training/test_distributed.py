@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import two_ranks
-from processes import free_port, launch
+from processes import free_port, launch, listens
 
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
@@ -22,6 +25,7 @@ from fovea.training import checkpoint, distributed, shuffle
 from fovea.training.batchnorm import GlobalBatchNorm
 from fovea.training.config import METHODS, RunConfig, preset
 from fovea.training.metrics import read
+from fovea.training.signals import stop_request
 
 NAMES = lookup.names(METHODS)
 
@@ -201,11 +205,63 @@ def test_ranks_die_with_torchrun_and_the_same_command_resumes(patches, tmp_path)
     assert killed == straight and len(killed) == 16
 
 
-def torchrun(argv, *options):
+@pytest.mark.parametrize("late", [False, True])
+def test_ranks_agree_who_of_them_began(monkeypatch, late):
+    """One is asked to stop while it waits for the other, which comes and must not wait for it."""
+    store = torch.distributed.HashStore()
+    answers = {}
+
+    def come(rank):
+        answers[rank] = distributed._all_came(store, rank, 2)
+
+    waiting = threading.Thread(target=come, args=(0,))
+    waiting.start()
+    if late:
+        monkeypatch.setattr(stop_request, "asked", True)
+        waiting.join()
+        monkeypatch.undo()
+    come(1)
+    waiting.join()
+    assert answers == {0: not late, 1: not late}
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_two_ranks_asked_to_stop_at_any_moment(patches, tmp_path):
+    """One alone, or both by torchrun: they end together, and the same command goes on."""
+    argv = {
+        run: small_run(patches("train"), tmp_path / run, "--epochs", 4)
+        for run in ("straight", "run")
+    }
+    begun = time.monotonic()
+    assert torchrun(argv["straight"]).wait(timeout=300) == 0
+    took_s = time.monotonic() - begun
+    for number, moment in enumerate(np.random.default_rng(0).uniform(0, took_s, 6)):
+        with open(tmp_path / "said.txt", "w") as said:
+            launcher = torchrun(argv["run"], stderr=said)
+            while len(ranks := ranks_of(launcher)) < 2 or not listens(ranks[number % 2]):
+                time.sleep(0.001)
+            time.sleep(moment)
+            alone = number % 3 < 2 and is_alive(ranks[number % 2])
+            os.kill(ranks[number % 2] if alone else launcher.pid, signal.SIGTERM)
+            launcher.wait(timeout=120)
+        told = (tmp_path / "said.txt").read_text()
+        assert "SIGKILL" not in told
+        assert launcher.returncode == 0 or not alone or re.search(r"exitcode\s+: 75", told), told
+    assert torchrun(argv["run"]).wait(timeout=300) == 0
+    run, straight = (
+        [(line["step"], line["loss"]) for line in read(tmp_path / run) if line["kind"] == "train"]
+        for run in ("run", "straight")
+    )
+    assert run == straight and len(run) == 16
+
+
+def torchrun(argv, *options, stderr=None):
     """Start `argv` on two processes; returns the launcher."""
     words = ["-m", "torch.distributed.run", "--master-port", str(free_port())]
     words += ["--nproc-per-node", "2", *options, *argv]
-    return subprocess.Popen([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *words], env=environment, stderr=stderr)
 
 
 def wait_for_step(launcher, out, step):

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from processes import listens
 
 from fovea.pipeline import lookup
 from fovea.pipeline.errors import UserError
@@ -18,6 +21,7 @@ from fovea.tools import cli
 from fovea.training import checkpoint
 from fovea.training.config import METHODS
 from fovea.training.metrics import read
+from fovea.training.signals import SIGNALS, stop_request
 
 RECIPES = {
     "ressl": "ressl_32",
@@ -235,3 +239,80 @@ def test_a_signal_saves_and_exits_with_the_requeue_code(patches, tmp_path, one_t
     state = checkpoint.load_latest(tmp_path / "run")
     assert state["step"] >= 2 and state["samples_seen"] == 32 * state["step"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == "ressl_demo"
+
+
+@pytest.fixture
+def asked_before():
+    """A process that was asked to stop before it began to train, as ``fovea pretrain`` notes it."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    stop_request.listen()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("done", [0, 4])
+def test_asked_before_the_first_step_it_stops_without_one(
+    patches, tmp_path, one_thread, request, monkeypatch, done
+):
+    """At the beginning of a run, and as one that was killed after `done` steps is loaded."""
+    argv = command(patches, tmp_path / "straight", *SMALL_RESSL, "--save-every", 4)
+    assert cli.call(argv) == 0
+    argv[argv.index(str(tmp_path / "straight"))] = str(tmp_path / "run")
+    if done:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            die_after(patch, done + 1)
+            cli.call(argv)
+        wait_for(tmp_path / "run", done)
+    files = sorted((tmp_path / "run").rglob("*"))
+    request.getfixturevalue("asked_before")
+    assert cli.call(argv) == 75
+    there = sorted((tmp_path / "run").rglob("*"))
+    assert there == (files or [tmp_path / "run" / "config.json"])
+    assert cli.call(argv) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+
+
+def start(argv):
+    """`argv` in a process of its own, on one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fovea.tools.cli", *argv],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def wait_until_it_listens(process):
+    while not listens(process.pid):
+        assert process.poll() is None
+        time.sleep(0.001)
+
+
+def test_a_run_listens_before_it_loads_torch(patches, tmp_path):
+    process = start(command(patches, tmp_path / "run", *SMALL_RESSL))
+    wait_until_it_listens(process)
+    assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 75
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_asked_to_stop_at_any_moment(patches, tmp_path, one_thread):
+    """From a process's first moments to its last, each going on from what the one before left."""
+    straight = command(patches, tmp_path / "straight", *SMALL_RESSL)
+    begun = time.monotonic()
+    assert start(straight).wait(timeout=120) == 0
+    took_s = time.monotonic() - begun
+    argv = command(patches, tmp_path / "run", *SMALL_RESSL)
+    codes = []
+    for moment in np.random.default_rng(0).uniform(0, took_s, 10):
+        process = start(argv)
+        wait_until_it_listens(process)
+        time.sleep(moment)
+        process.send_signal(SIGNALS[len(codes) % 2])
+        codes.append(process.wait(timeout=120))
+    assert set(codes) <= {0, 75} and 75 in codes
+    assert start(argv).wait(timeout=120) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "straight")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import listens
 
 from fovea.tools import cli, demo_photos
 from fovea.training.metrics import read
@@ -84,3 +85,15 @@ def test_a_warned_job_saves_and_goes_back_into_the_queue(job, tmp_path):
     steps = trained(tmp_path)
     assert steps[-1] == 240 and steps == sorted(set(steps))
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_a_job_warned_before_its_step_began_goes_back_too(job, tmp_path):
+    first = job()
+    while not listens(first.pid):
+        time.sleep(0.001)
+    first.send_signal(signal.SIGUSR1)
+    assert first.wait(timeout=60) != 0
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert not (tmp_path / "run" / "checkpoints").exists()
