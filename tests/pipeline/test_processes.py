@@ -217,11 +217,12 @@ def test_a_process_that_dies_is_named(photo_shards, processes):
 
 
 OWNER = """
-import sys
+import signal, sys
 from pathlib import Path
 from fovea.pipeline.loader import Loader
 from fovea.pipeline.recipe_files import find_recipe
 from fovea.pipeline.store import ShardSet
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 data, recipe = ShardSet.open(Path(sys.argv[1])), find_recipe("ressl")
 with Loader(data, recipe, batch_size=8, seed=0, threads=2, executor="processes") as loader:
     for epoch in range(10_000):
