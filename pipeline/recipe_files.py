@@ -44,12 +44,17 @@ def find_recipe(name_or_path: str | Path) -> ViewRecipe:
     Raises:
         UserError: there is none, or the file is not a valid recipe.
     """
+    return _find(name_or_path, ())
+
+
+def _find(name_or_path: str | Path, readers: tuple[Path, ...]) -> ViewRecipe:
+    """`find_recipe` for a file that is being read because of those before it."""
     path = Path(name_or_path)
     if path.suffix not in (".py", ".toml"):
         return _recipe_of(lookup.load(RECIPES, str(name_or_path)), str(name_or_path))
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file; recipes are {_known()}")
-    return _from_toml(path) if path.suffix == ".toml" else _from_python(path)
+    return _from_toml(path, readers) if path.suffix == ".toml" else _from_python(path)
 
 
 def _known() -> str:
@@ -77,13 +82,16 @@ def _from_python(path: Path) -> ViewRecipe:
     return _recipe_of(module, str(path))
 
 
-def _from_toml(path: Path) -> ViewRecipe:
+def _from_toml(path: Path, readers: tuple[Path, ...]) -> ViewRecipe:
+    file = path.resolve()
+    if file in readers:
+        raise UserError(f"{path} is like itself: want an earlier view by its name alone")
     try:
         table = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not TOML: {error}") from None
     try:
-        return from_table(table, path.stem)
+        return _from_table(table, path.stem, (*readers, file))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -100,6 +108,10 @@ def from_table(table: dict[str, Any], default_name: str = "") -> ViewRecipe:
     Raises:
         UserError: an unknown name, or a value out of range.
     """
+    return _from_table(table, default_name, ())
+
+
+def _from_table(table: dict[str, Any], default_name: str, readers: tuple[Path, ...]) -> ViewRecipe:
     _refuse_unknown(table, _TOP, "top level")
     tables = table.get("views")
     if not isinstance(tables, dict) or not all(isinstance(v, dict) for v in tables.values()):
@@ -107,7 +119,7 @@ def from_table(table: dict[str, Any], default_name: str = "") -> ViewRecipe:
     views: dict[str, ViewSpec] = {}
     for name, values in tables.items():
         try:
-            views[name] = _view(values, views)
+            views[name] = _view(values, views, readers)
         except UserError as error:
             raise UserError(f"[views.{name}] {error}") from None
     extra = {key: _three(table[key], key) for key in ("mean", "std") if key in table}
@@ -117,26 +129,28 @@ def from_table(table: dict[str, Any], default_name: str = "") -> ViewRecipe:
     return ViewRecipe(name=name, cite=cite, views=views, **extra)
 
 
-def _view(values: dict[str, Any], before: dict[str, ViewSpec]) -> ViewSpec:
+def _view(
+    values: dict[str, Any], before: dict[str, ViewSpec], readers: tuple[Path, ...]
+) -> ViewSpec:
     _refuse_unknown(values, (*_FIELDS, "like"), "view")
     own: dict[str, Any] = {
         key: _value(key, value) for key, value in values.items() if key != "like"
     }
     if "like" in values:
-        return replace(_base(values["like"], before), **own)
+        return replace(_base(values["like"], before, readers), **own)
     if "size_px" not in own:
         raise UserError("size_px is missing: want the side of the view in pixels")
     return ViewSpec(**own)
 
 
-def _base(like: object, before: dict[str, ViewSpec]) -> ViewSpec:
+def _base(like: object, before: dict[str, ViewSpec], readers: tuple[Path, ...]) -> ViewSpec:
     """The view that ``like`` names: an earlier one of the file, or RECIPE:VIEW."""
     if isinstance(like, str) and like in before:
         return before[like]
     recipe_name, colon, view = str(like).partition(":")
     if not colon:
         raise UserError(f"like={like!r}: want an earlier view of this file, or RECIPE:VIEW")
-    views = find_recipe(recipe_name).views
+    views = _find(recipe_name, readers).views
     if view not in views:
         raise UserError(f"like={like!r}: recipe {recipe_name} has the views {', '.join(views)}")
     return views[view]

@@ -149,6 +149,16 @@ def test_a_recipe_from_toml(tmp_path):
     assert isinstance(student.brightness, float)
 
 
+def test_recipes_that_are_like_each_other_end_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, other in (("a", "b"), ("b", "a")):
+        write(tmp_path, f"[views.view0]\nlike = '{other}.toml:view0'", f"{name}.toml")
+    with pytest.raises(UserError, match=r"a\.toml is like itself: want an earlier view"):
+        find_recipe("a.toml")
+    write(tmp_path, "[views.view0]\nsize_px = 32", "b.toml")
+    assert find_recipe("a.toml").views["view0"].size_px == 32
+
+
 def test_a_recipe_from_python(tmp_path):
     text = (
         "from dataclasses import replace\n"
