@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fovea.pipeline.errors import UserError
 from fovea.pipeline.files import disk_errors, remove_partials, whole_file, write_atomic
-
-from . import backbones
-from .config import Branch, RunConfig
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -76,29 +73,15 @@ def _remove(path: Path) -> None:
     path.with_suffix(".sha256").unlink(missing_ok=True)
 
 
-def load(path: Path) -> State:
+def load(path: Path, content: State | None = None) -> State:
     """The state in one file.
+
+    Args:
+        content: what the file holds, where that was read already: then it is only checked.
 
     Raises:
         UserError: the file is missing, damaged or of another format.
     """
-    _check_sum(path)
-    state: State = torch.load(path, map_location="cpu", weights_only=True)
-    _check_format(path, state)
-    return state
-
-
-def check(path: Path, state: State) -> None:
-    """Whether `state`, which is what `path` holds, is as it was saved.
-
-    Raises:
-        UserError: the file is damaged, its checksum is missing, or it is of another format.
-    """
-    _check_sum(path)
-    _check_format(path, state)
-
-
-def _check_sum(path: Path) -> None:
     try:
         wanted = path.with_suffix(".sha256").read_bytes().split()[0]
         found = _sha256(path).encode()
@@ -106,11 +89,10 @@ def _check_sum(path: Path) -> None:
         raise UserError(f"{path}: this checkpoint or its .sha256 is missing") from None
     if wanted != found:
         raise UserError(f"{path}: its checksum does not fit, so it is damaged")
-
-
-def _check_format(path: Path, state: State) -> None:
+    state: State = content or torch.load(path, map_location="cpu", weights_only=True)
     if state.get("format") != FORMAT:
         raise UserError(f"{path}: format {state.get('format')}, this version reads {FORMAT}")
+    return state
 
 
 def load_latest(run: Path, say: Callable[[str], None] | None = None) -> State | None:
@@ -130,36 +112,6 @@ def load_latest(run: Path, say: Callable[[str], None] | None = None) -> State | 
     if paths:
         raise UserError(f"{run}: all {len(paths)} checkpoints are damaged; give another --out")
     return None
-
-
-def backbone_of(state: State, branch: Branch) -> nn.Module | None:
-    """The trained backbone of a checkpoint, None where its method has no such branch.
-
-    Returns:
-        A module in eval mode on the CPU that maps images (B, 3, H, W) to features (B, D), with
-        ``num_features`` D.
-    """
-    prefix = f"{branch}.backbone."
-    weights = {
-        k.removeprefix(prefix): v for k, v in state["method"].items() if k.startswith(prefix)
-    }
-    if not weights:
-        return None
-    backbone = _build(state)
-    backbone.load_state_dict(weights)
-    return backbone.eval()
-
-
-def fresh_backbone(state: State) -> nn.Module:
-    """The same network untrained, from the run's seed: what it began with, unless by ``--init``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(state["config"]["seed"])
-        return _build(state).eval()
-
-
-def _build(state: State) -> nn.Module:
-    config = RunConfig.from_json(state["config"])
-    return backbones.build(config.backbone, stem=config.stem, image_px=state["image_px"])
 
 
 class Saver:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fovea.pipeline.errors import UserError
 
-from . import checkpoint, foreign
-from .config import Branch
+from . import backbones, checkpoint, foreign
+from .config import Branch, RunConfig
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Trained:
         """
         if not run.is_dir():
             found = cls(run, foreign.read(run))
-            if found.is_ours:
-                checkpoint.check(run, found.state)
+            if found.record:
+                checkpoint.load(run, found.record)
             return found
         state = checkpoint.load_latest(run)
         if state is None:
@@ -40,28 +41,29 @@ class Trained:
         return cls(checkpoint.path_of(run, state["step"]), state)
 
     @property
-    def is_ours(self) -> bool:
-        """Whether a run of Fovea saved it."""
-        return "method" in self.state and "config" in self.state
-
-    @property
     def record(self) -> dict[str, Any]:
-        """What a run says of itself there; of another project's file nothing."""
-        return self.state if self.is_ours else {}
+        """The state, if a run of Fovea saved it; of another project's file nothing."""
+        return self.state if "method" in self.state and "config" in self.state else {}
 
     def backbone(self, branch: Branch = "student") -> nn.Module:
-        """The trained network in eval mode on the CPU: images (B, 3, H, W) to features (B, D).
+        """The trained network in eval mode on the CPU.
+
+        Returns:
+            A module that maps images (B, 3, H, W) to features (B, D), with ``num_features`` D.
 
         Raises:
             UserError: it has no such branch, or is of a network that we do not have.
         """
-        if not self.is_ours:
+        if not self.record:
             return foreign.from_state(self.state, self.path, branch)
-        backbone = checkpoint.backbone_of(self.state, branch)
-        if backbone is None:
+        prefix, states = f"{branch}.backbone.", self.state["method"]
+        weights = {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}
+        if not weights:
             name = self.state["config"]["method"]["name"]
             raise UserError(f"{self.path}: {name} has no {branch}: take its other network")
-        return backbone
+        backbone = self._build()
+        backbone.load_state_dict(weights)
+        return backbone.eval()
 
     def fresh(self) -> nn.Module:
         """The same network untrained, as the run began with it, unless that was by ``--init``.
@@ -69,9 +71,15 @@ class Trained:
         Raises:
             UserError: another project's file, which does not say.
         """
-        if not self.is_ours:
+        if not self.record:
             raise UserError(f"{self.path} does not say what it began with: leave --baselines out")
-        return checkpoint.fresh_backbone(self.state)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.state["config"]["seed"])
+            return self._build().eval()
+
+    def _build(self) -> nn.Module:
+        config = RunConfig.from_json(self.state["config"])
+        return backbones.build(config.backbone, stem=config.stem, image_px=self.state["image_px"])
 
 
 def start_from(backbone: nn.Module, path: Path, branch: Branch = "student") -> None:
@@ -81,7 +89,7 @@ def start_from(backbone: nn.Module, path: Path, branch: Branch = "student") -> N
         UserError: no checkpoint there, or of another network than `backbone`.
     """
     trained = Trained.read(path)
-    content = trained.backbone(branch).state_dict() if trained.is_ours else trained.state
+    content = trained.backbone(branch).state_dict() if trained.record else trained.state
     state = foreign.weights_for(backbone, content, branch)
     wrong = foreign.misfit(backbone, state)
     if wrong:
@@ -91,7 +99,7 @@ def start_from(backbone: nn.Module, path: Path, branch: Branch = "student") -> N
 
 def _advice(trained: Trained, branch: Branch) -> str:
     """What to write instead, where it is of a network that we know."""
-    if trained.is_ours:
+    if trained.record:
         config = trained.state["config"]
         name, stem = config["backbone"], config["stem"]
     else:

@@ -352,6 +352,9 @@ def test_bad_input_is_named(run: Path, tiny_shards: Shards, tmp_path: Path, ring
     with pytest.raises(UserError, match="no training class"):
         evaluate(run, tiny_shards, "robustness", "--severities", "--epochs", "1", "--shifted",
                  str(rings))  # fmt: skip
+    torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(UserError, match="does not say what it began with: leave --baselines out"):
+        evaluate(tmp_path / "r18.pth", tiny_shards, "knn", "--baselines")
     with pytest.raises(UserError, match=r"none|no checkpoint|no such"):
         evaluate(tmp_path / "none", tiny_shards, "knn")
 
