@@ -68,6 +68,26 @@ def build(name: str, *, stem: Stem = "imagenet", image_px: int = 224) -> nn.Modu
     return makers[name]()
 
 
+def check_takes(backbone: nn.Module, name: str, px: int) -> None:
+    """Try `backbone` on an image of `px` x `px`.
+
+    Raises:
+        UserError: it takes none, like a ViT below the size of its patches or one of timm's that is
+            made for one size.
+    """
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, px, px))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"--backbone {name} does not take the recipe's views of {px} px ({error}): give another"
+            " --image-px, or a --recipe without small views"
+        ) from None
+    finally:
+        backbone.train(was_training)
+
+
 def _resnet(name: str, width: int, stem: Stem) -> nn.Module:
     """A torchvision ResNet; `width` multiplies every layer, the stem and the output too."""
     block, layers = RESNETS[name]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fovea.pipeline.errors import UserError
+
 from .distributed import sum_with_grad, world_size
 
 
@@ -43,6 +45,22 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum or 0.1)
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum or 0.1)
+
+
+def check_rows(module: nn.Module, rows: int) -> None:
+    """Check that batch norm, where `module` has any, gets more than one image to compare.
+
+    Args:
+        rows: images of one view that it sees at once.
+
+    Raises:
+        UserError: it gets one.
+    """
+    if rows < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+        raise UserError(
+            f"batch norm sees {rows} image at once and wants 2 or more: raise --batch-size or "
+            "lower --accumulate; with several processes --sync-bn counts the images of all"
+        )
 
 
 def synchronise(module: nn.Module, device: torch.device) -> nn.Module:

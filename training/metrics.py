@@ -86,14 +86,16 @@ class MetricsWriter:
 
 
 def read(run: Path) -> list[dict[str, Any]]:
-    """All lines of a run's ``metrics.jsonl``, without a last one that a kill cut short."""
+    """All lines of a run's ``metrics.jsonl``, without what a kill or a crash left of the last."""
     lines: list[dict[str, Any]] = []
     path = run / METRICS
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except ValueError:  # no JSON, or no text
             continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
     return lines
 
 

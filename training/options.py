@@ -49,7 +49,7 @@ class Options:
 
     def __post_init__(self) -> None:
         ranges = {
-            "threads": (self.threads is None or self.threads >= 1, "1 or more"),
+            "threads": (self.threads is None or 1 <= self.threads <= 1024, "1 to 1024"),
             "prefetch": (self.prefetch >= 1, "1 or more"),
             "hw_decoder_frac": (0 <= self.hw_decoder_frac <= 1, "a share in [0, 1]"),
             "log_every": (self.log_every >= 1, "1 step or more"),

@@ -73,6 +73,8 @@ class Run:
         self.facts = _facts(self.data)
         saved = checkpoint.load_latest(options.out)
         self.method = self._build(module, fresh=saved is None)
+        seen = self.part_size * (world.size if config.sync_bn else 1)
+        batchnorm.check_rows(self._module, seen)
         if isinstance(self.method, ChecksBatch):
             self.method.check_batch(BatchShape(config.batch_size, self.part_size * world.size))
         if self.recipe.needs_partner != isinstance(self.method, PairsSamples):
@@ -223,6 +225,8 @@ class Run:
         config = self.config
         torch.manual_seed(config.seed)
         backbone = backbones.build(config.backbone, stem=config.stem, image_px=self.image_px)
+        smallest = min(view.size_px for view in self.recipe.views.values())
+        backbones.check_takes(backbone, config.backbone, smallest)
         if config.init and fresh:
             initial.start_from(backbone, Path(config.init), config.init_branch)
         method: nn.Module = module.build(config.method, backbone, self.facts)
@@ -297,8 +301,8 @@ def claim(
     if out.is_file():
         raise UserError(f"--out {out} is a file: give a folder")
     if path.exists():
-        there = json.loads(path.read_text())
-        other = difference(as_written_now(there["config"]), config.to_json())
+        there = _claimed(path)
+        other = difference(there["config"], config.to_json())
         if not other and _pixels(from_table(there.get("views", views))) != _pixels(recipe):
             other = f"in its recipe {difference(there['views'], views)}"
         if not other and there["data_checksum"] != data_checksum:
@@ -313,6 +317,20 @@ def claim(
         write_atomic(path, json.dumps(wanted | notes, indent=1).encode())
     except OSError as error:
         raise UserError(f"--out {out}: cannot write there ({error.strerror})") from None
+
+
+def _claimed(path: Path) -> dict[str, Any]:
+    """What `claim` wrote, with the settings that a configuration has by now.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        there: dict[str, Any] = json.loads(path.read_text())
+        there["data_checksum"]
+        return there | {"config": as_written_now(there["config"])}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged: restore it, or give another --out") from None
 
 
 def _pixels(recipe: ViewRecipe) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from fovea.training.method import DataFacts
 from fovea.training.metrics import read
 
 SMALL = ("--method.hidden", 32, "--method.out", 16, "--method.queue-size", 64)
+VIT = ("--backbone", "vit_s16", "--stem", "imagenet", "--image-px", 32)
 COMMON = ("--epochs", 2, "--batch-size", 32, "--log-every", 1, "--device", "cpu", "--threads", 1)
 TINY = ("--backbone", "resnet_tiny", "--stem", "small64", "--image-px", 16)
 
@@ -87,6 +88,8 @@ def test_a_fresh_backbone_is_where_the_run_began(patches, tmp_path, monkeypatch)
         (("--method.queue-size", 100), "--method.queue-size 96"),
         (("--batch-size", 512, "--method.queue-size", 512), "more than the 128 images"),
         (("--accumulate", 5), "write a divisor of 32"),
+        (("--accumulate", 32), "batch norm sees 1 image at once .* lower --accumulate"),
+        ((*VIT, "--recipe", "ressl_multi"), "vit_s16 does not take .* views of 14 px"),
         (("--recipe", "byol"), "does not fit method 'ressl'"),
         (("--recipe", "ressl_33"), "did you mean 'ressl_32'"),
         (("--backbone", "resnet_tinny", "--stem", "imagenet"), "no backbone called"),

@@ -14,6 +14,7 @@ from fovea.training.options import Options
     ("name", "value"),
     [
         ("threads", 0),
+        ("threads", 1025),
         ("prefetch", 0),
         ("hw_decoder_frac", 1.1),
         ("log_every", 0),

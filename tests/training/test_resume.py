@@ -196,6 +196,19 @@ def test_another_configuration_or_other_data_is_refused(patches, tmp_path):
         cli.call(argv)
 
 
+@pytest.mark.parametrize("text", ["", '{"config": {"method"', "[]", "{}", '{"config": null}'])
+def test_a_damaged_configuration_is_named(patches, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json is damaged: restore it, or give another"):
+        cli.call(command(patches, tmp_path, *SMALL_RESSL))
+
+
+@pytest.mark.parametrize("tail", [b'{"kind": "tr', b"\0" * 300, b"\xff\xfe\n", b"[1]\n7\n{}\n"])
+def test_figures_are_read_without_what_a_crash_left_of_the_last(tmp_path, tail):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "train", "step": 3}\n' + tail)
+    assert read(tmp_path) == [{"kind": "train", "step": 3}]
+
+
 def test_masks_that_no_view_would_use_are_refused(patches, tmp_path):
     argv = command(patches, tmp_path / "run", *SMALL_RESSL, "--masks", tmp_path)
     with pytest.raises(UserError, match="removes no background: leave it away"):
