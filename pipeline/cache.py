@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ CACHE_VARIABLE = "FOVEA_CACHE"
 LIMIT_VARIABLE = "FOVEA_CACHE_GB"
 DEFAULT_LIMIT_BYTES = 100 * 10**9
 PREFETCH_THREADS = 2
+PATIENCE_S = 60.0
+"""For how long a shard that cannot be fetched is asked for again at every read, and after that the
+time between two attempts: each of its thousand samples would wait for all the retries otherwise."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,14 @@ class CacheOptions:
         return CacheOptions(folder, limit)
 
 
+class _Failure(NamedTuple):
+    """Why a shard could not be fetched, and when that was tried."""
+
+    reason: str
+    first_s: float
+    last_s: float
+
+
 class ShardCache:
     """Local copies of the tars of one remote data set."""
 
@@ -73,6 +86,7 @@ class ShardCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.fetched = 0  # tars that this object brought here
         self._counting = threading.Lock()
+        self._failures: dict[int, _Failure] = {}
         self._prefetch = _Prefetch(self)
 
     def path(self, shard: int) -> Path:
@@ -95,8 +109,23 @@ class ShardCache:
         if not _touch(path):
             with _locked(self.folder / f".{info.name}.lock"):
                 if not _touch(path) and still():  # another process may have brought it meanwhile
-                    self._fetch(info, path)
+                    self._try(shard, path)
         return path
+
+    def _try(self, shard: int, path: Path) -> None:
+        """Fetch it, unless that has failed for long and was tried just now."""
+        before, now = self._failures.get(shard), monotonic()
+        if before and before.first_s + PATIENCE_S <= now < before.last_s + PATIENCE_S:
+            raise UserError(before.reason)
+        try:
+            self._fetch(self.shards[shard], path)
+        except (UserError, OSError) as error:
+            # What does not exist is not waited for.
+            patient = not isinstance(error, FileNotFoundError)
+            first_s = before.first_s if before else now if patient else now - PATIENCE_S
+            self._failures[shard] = _Failure(str(error), first_s, monotonic())
+            raise
+        self._failures.pop(shard, None)
 
     def has(self, shard: int) -> bool:
         """Whether the tar is here now."""

@@ -93,6 +93,33 @@ def test_damage_on_the_way_is_noticed(data, tmp_path: Path) -> None:
     assert held(tmp_path / "c") == [] and not list((tmp_path / "c").rglob("*.partial"))
 
 
+@pytest.mark.parametrize(("error", "attempts"), [(OSError, 60), (FileNotFoundError, 2)])
+def test_a_shard_that_keeps_failing_is_not_waited_for_at_every_read(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, attempts
+) -> None:
+    """In 99 seconds; now and then it is asked for again, as it may come back."""
+    asked, download, now = [], cache_module._download, [1000.0]
+
+    def fail(url: str, *rest) -> None:
+        if url.endswith(shard_name(2)):
+            asked.append(now[0])
+            if now[0] < 1100:
+                raise error("no answer")
+        download(url, *rest)
+
+    monkeypatch.setattr(cache_module, "_download", fail)
+    monkeypatch.setattr(cache_module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(remote, "WAITS_S", ())
+    cache = open_cache(data, tmp_path / "c", 3)
+    for _ in range(99):
+        with pytest.raises((UserError, FileNotFoundError), match="no answer"):
+            cache.path(2)
+        now[0] += 1
+    assert len(asked) == attempts
+    now[0] += 60
+    assert cache.path(2).stat().st_size == SIZE
+
+
 def test_abandoned_parts_are_cleared(data, tmp_path: Path) -> None:
     cache = open_cache(data, tmp_path / "c", 2.5)
     dead = cache.folder / f".{shard_name(5)}.999999999.partial"
