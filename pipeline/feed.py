@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from queue import SimpleQueue
+from threading import Thread
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-
-POLL_S = 0.1
-"""How often a waiting producer looks whether it should stop."""
 
 
 class Feed(Generic[Item]):
@@ -19,10 +16,16 @@ class Feed(Generic[Item]):
     Exceptions of the source are raised in the consumer, where they would have come up.
     """
 
+    # Only queues in C: a Ctrl-C that comes while `queue.Queue` or `threading.Event` takes its lock
+    # leaves it taken, and the thread is then waited for without end.
+
     def __init__(self, source: Generator[Item, None, None], depth: int) -> None:
         self._source = source
-        self._queue: Queue[Item | BaseException | None] = Queue(max(1, depth))
-        self._stop = Event()
+        self._items: SimpleQueue[Item | BaseException | None] = SimpleQueue()
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(max(1, depth)):
+            self._room.put(None)
+        self._stopped = False
         # A daemon: an interpreter that exits because of an error elsewhere does not wait for it.
         self._thread = Thread(target=self._run, name="fovea-feed", daemon=True)
         self._thread.start()
@@ -30,36 +33,29 @@ class Feed(Generic[Item]):
     def _run(self) -> None:
         try:
             for item in self._source:
-                if not self._put(item):
+                self._room.get()
+                if self._stopped:
                     return
-            self._put(None)
+                self._items.put(item)
+            self._items.put(None)
         except BaseException as error:
-            self._put(error)
+            self._items.put(error)
         finally:
             self._source.close()
 
-    def _put(self, item: Item | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=POLL_S)
-                return True
-            except Full:
-                continue
-        return False
-
     def __iter__(self) -> Iterator[Item]:
-        while not self._stop.is_set():
-            try:
-                item = self._queue.get(timeout=POLL_S)
-            except Empty:
-                continue
-            if item is None:
+        while True:
+            item = self._items.get()
+            if self._stopped or item is None:
                 return
             if isinstance(item, BaseException):
                 raise item
+            self._room.put(None)
             yield item
 
     def close(self) -> None:
-        """Stop the thread and wait for it; what it had made is dropped."""
-        self._stop.set()
+        """Stop the thread and wait for it; what it had made is dropped, and the consumer ends."""
+        self._stopped = True
+        self._room.put(None)
+        self._items.put(None)
         self._thread.join()
