@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,20 @@ from torch import Tensor
 from .views import ViewRecipe
 
 U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+ALIGNMENT = 64  # bytes
 
 
 def fresh(num_bytes: int) -> U8:
     """Memory of this process, (num_bytes,)."""
     return np.empty(num_bytes, np.uint8)
+
+
+def side_by_side(lengths: Sequence[int] | I64) -> list[int]:
+    """First bytes, aligned, of N pieces that share a memory, and its length: N + 1 numbers."""
+    aligned = -(-np.asarray(lengths, np.int64) // ALIGNMENT) * ALIGNMENT
+    return [0, *np.cumsum(aligned).tolist()]
 
 
 class Buffers:

@@ -24,11 +24,14 @@ HW_DECODER_FRAC = 0.65
 """Share of the JPEGs for a GPU's decoder units, where nothing else is said: DALI's own default."""
 
 
+Part = Literal["image", "partner", "mask"]
+
+
 @dataclass(frozen=True)
 class Fault:
     """Why a row of a batch cannot be made."""
 
-    part: Literal["image", "partner", "mask"]
+    part: Part
     reason: str
 
 

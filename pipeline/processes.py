@@ -2,46 +2,38 @@
 
 It does what `host.HostExecutor` does on threads. Those wait for each other's interpreter, by a
 twentieth of their time on two cores and by more on many, and take turns at it with the training
-loop; processes do not. Images, parameters and views are in memory that all of them see.
+loop; processes do not. And an image that a decoder dies of ends a process, not the run.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import pickle
-import select
-import signal
-import subprocess
-import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing import Pipe
 from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import process_worker
-from .buffers import Buffers
+from .buffers import Buffers, side_by_side
+from .crew import Crew, Death
 from .errors import UserError
-from .executor import BadImages, Fault, Image, Pending, Work
+from .executor import BadImages, Fault, Image, Part, Pending, Work
 from .parameters import ViewParameters
-from .process_worker import DONE, I64, NOTHING, PIECE, SAME, Description, Done, Gone, Lent, Setup
+from .process_worker import I64, NOTHING, Description, Piece
 from .render import Renderer
-from .shared import U8, Lender
+from .shared import SPACE, U8, Arena
 from .views import ViewRecipe
 
 SMALLEST_STACK = 64
 """Small images that a process makes at once, or more."""
-ALIGNMENT = 64  # bytes; of everything that a description points to
-TOKENS = 64  # read at once
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Left to the process that starts the others. A terminal or a scheduler sends them to all of a run,
-whose first process may want some more batches for its last steps; it ends the others by its end."""
+MOST_DEATHS = 20
+"""Of processes, without a whole batch in between, that do not end the run."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,12 +42,23 @@ class _Batch:
 
     out: dict[str, Tensor]
     layout: _Layout  # keeps what the processes read
-    left: int  # pieces
+    left: set[range]  # rows of pieces that are not done
     bad: dict[int, Fault] = field(default_factory=dict)
+    suspects: set[tuple[int, Part]] = field(default_factory=set)
+
+    def without(self, row: int, fault: Fault) -> None:
+        """Leave out a row that cannot be made."""
+        self.bad[row] = fault
+        for rows in [rows for rows in self.left if row in rows]:
+            around = range(rows.start, row), range(row + 1, rows.stop)
+            self.left = self.left - {rows} | {part for part in around if part}
 
 
 class ProcessExecutor:
     """Decodes and augments on `processes` processes of one thread each.
+
+    If one dies, all are started again and do again what was not done. A row that a process dies at
+    for the second time is bad.
 
     Args:
         recipe: views to make.
@@ -77,75 +80,53 @@ class ProcessExecutor:
     ) -> None:
         self.recipe = recipe
         self.dtype = dtype
+        self._processes = processes
         self._renderer = Renderer(recipe, dtype)
         self.stopwatch = self._renderer.stopwatch
-        self._lender = Lender()
+        self._arena = Arena()
         keep = (prefetch + 3) * len(recipe.views)
-        self._buffers = Buffers(keep=keep, allocate=self._lender.allocate)
+        self._buffers = Buffers(keep=keep, allocate=self._arena.allocate)
         self._lock = Lock()
         self._batches: dict[int, _Batch] = {}
         self._numbers = count()
-        self._processes: list[_Process] = []
-        with ExitStack() as begun:
-            self._pieces, self._answers = self._start(processes, begun)
-            self._end = weakref.finalize(self, begun.pop_all().close)
+        self._deaths = 0
+        self._crew = Crew(recipe, dtype, processes, self._arena)
+        self._end = weakref.finalize(self, self._crew.end)
         self._end.atexit = False  # they end by themselves then
-        self._ends, self._poll = select.poll(), select.poll()
-        self._poll.register(self._answers, select.POLLIN)
-        for process in self._processes:
-            for poll in (self._ends, self._poll):
-                poll.register(process.link.fileno(), 0)  # only its end is news
-
-    def _start(self, processes: int, begun: ExitStack) -> tuple[int, int]:
-        """Start processes; descriptors of the pipes to and from them."""
-        with ExitStack() as theirs:
-            their_pieces, pieces = os.pipe()
-            theirs.callback(os.close, their_pieces)
-            begun.callback(os.close, pieces)
-            answers, their_answers = os.pipe()
-            theirs.callback(os.close, their_answers)
-            begun.callback(os.close, answers)
-            os.set_blocking(their_pieces, False)  # a process looks at its link, too
-            for number in range(processes):
-                setup = Setup(number, self.recipe, self.dtype)
-                try:
-                    process = _Process(setup, self._lender, their_pieces, their_answers)
-                except OSError as error:
-                    raise UserError(
-                        f"cannot start process {number + 1} of {processes} that make views"
-                        f" ({error.strerror}): use fewer --threads, or --executor host"
-                    ) from None
-                begun.callback(process.end)
-                self._processes.append(process)
-        return pieces, answers
 
     def allocate(self, num_bytes: int) -> U8:
         """See `executor.Executor`."""
-        return self._lender.allocate(num_bytes)
+        return self._arena.allocate(num_bytes)
 
     def submit(self, work: Work) -> Pending:
         """Start on a batch; see `executor.Executor`."""
-        rows = self._renderer.pieces(work, len(self._processes), SMALLEST_STACK)
         out = self._buffers.views(self.recipe, len(work.images), self.dtype)
-        layout = _Layout(work, out, self._lender, self._buffers)
-        batch = _Batch(out, layout, len(rows))
-        with self._lock, self._hearing_of_ends():
-            for process in self._processes:
-                process.show(layout.memory)
-            self._lender.shown(layout.memory)
+        layout = _Layout(work, out, self._arena, self._buffers)
+        pieces = self._renderer.pieces(work, self._processes, SMALLEST_STACK)
+        batch = _Batch(out, layout, set(pieces))
+        with self._lock:
             number = next(self._numbers)
             self._batches[number] = batch
-            tokens = (PIECE.pack(number, *layout.place, r.start, len(r)) for r in rows)
-            os.write(self._pieces, b"".join(tokens))
+            self._give([number])
         return lambda: self._collect(batch)
 
     def close(self) -> None:
         """End the processes; what they have begun is dropped."""
         self._end()
 
+    def _give(self, numbers: list[int]) -> None:
+        """Let the processes make what is left of batches."""
+        try:
+            for number in numbers:
+                batch = self._batches[number]
+                rows = sorted(batch.left, key=lambda rows: rows.start)
+                self._crew.give(Piece(number, *batch.layout.place, r.start, len(r)) for r in rows)
+        except ConnectionError:
+            self._start_again()
+
     def _collect(self, batch: _Batch) -> dict[str, Tensor]:
         while batch.left:
-            with self._lock, self._hearing_of_ends():
+            with self._lock:
                 if batch.left:
                     self._listen()
         if batch.bad:
@@ -154,162 +135,115 @@ class ProcessExecutor:
 
     def _listen(self) -> None:
         """Take the answers that are there, or wait for one."""
-        news = {descriptor for descriptor, _ in self._poll.poll()}
-        tokens = os.read(self._answers, TOKENS * DONE.size) if self._answers in news else b""
-        if not tokens:
-            raise EOFError
-        for done in map(Done._make, DONE.iter_unpack(tokens)):
-            batch = self._batches[done.batch]
-            if done.faults:
-                batch.bad.update(self._processes[done.process].link.recv())
-            self.stopwatch.add("decode", done.decode_s, done.rows)
-            self.stopwatch.add("augment", done.augment_s, done.rows)
-            batch.left -= 1
-            if not batch.left:
-                del self._batches[done.batch]
-
-    @contextmanager
-    def _hearing_of_ends(self) -> Iterator[None]:
-        """Raise a UserError that names the process that is found to have died."""
         try:
-            yield
+            for done, faults in self._crew.listen():
+                batch = self._batches[done.batch]
+                batch.bad.update(faults)
+                batch.left.remove(range(done.first, done.first + done.rows))
+                self.stopwatch.add("decode", done.decode_s, done.rows)
+                self.stopwatch.add("augment", done.augment_s, done.rows)
+                self._forget_whole()
         except (EOFError, ConnectionError):
-            dead = dict(self._ends.poll())
-            raise next(p for p in self._processes if p.link.fileno() in dead).death() from None
+            self._start_again()
 
+    def _forget_whole(self) -> None:
+        for number in [number for number, batch in self._batches.items() if not batch.left]:
+            del self._batches[number]
+            self._deaths = 0
 
-CODE = f"from {process_worker.__name__} import main; main()"
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """What is started meanwhile never sees `SIGNALS`, not even in its first moments."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Process:
-    """A worker process, and what it has been shown."""
-
-    def __init__(self, setup: Setup, lender: Lender, pieces: int, answers: int) -> None:
-        self._lender = lender
-        self._knows: set[int] = set()  # numbers of memory
-        self.link, theirs = Pipe()
-        handed_on = (theirs.fileno(), pieces, answers)
-        with theirs, _signals_blocked():
-            # Not `multiprocessing`, whose fresh interpreters import the caller's script again.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", CODE, *map(str, handed_on)],
-                pass_fds=handed_on,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-            )
-        self.pid = self._process.pid
-        self.link.send(setup)
-
-    def show(self, memory: set[int]) -> None:
-        """Let it see memory by number, as far as that is new, and forget what has gone.
+    def _start_again(self) -> None:
+        """Get over the death of a process.
 
         Raises:
-            ConnectionError: it has died.
+            UserError: it is not the way to get on.
         """
-        new = memory - self._knows
-        if not new:
-            return
-        if gone := self._knows - self._lender.held():
-            self.link.send(Gone(gone))
-            self._knows -= gone
-        for number in new:
-            self.link.send(Lent(number))
-            self._lender.send(number, self.link, self.pid)
-            self._knows.add(number)
+        if not self._end.alive:
+            raise RuntimeError("the executor was closed while a batch was under way")
+        for death in self._crew.deaths():
+            self._deaths += 1
+            if death.code >= 0 or self._deaths > MOST_DEATHS:
+                raise _the_end(death)
+            self._judge(death)
+        self._forget_whole()
+        self._crew.end()
+        self._crew.start()
+        self._give(list(self._batches))
 
-    def death(self) -> UserError:
-        """What to say of its end."""
-        code = self._process.wait()
-        if code < 0:
-            how = f"died ({signal.Signals(-code).name}): out of memory? Use fewer --threads, or"
-        else:
-            how = f"ended (exit code {code}), it has said why above: use"
-        return UserError(
-            f"a process that makes views has {how} --executor host, which makes them on threads"
-            " of this process"
-        )
+    def _judge(self, death: Death) -> None:
+        """Suspect the row that a process was at, or leave it out if it is suspected."""
+        where = ""
+        if death.at is not None:
+            number, row, part = death.at
+            batch = self._batches[number]
+            where = f" at the {part} of row {row}"
+            if (row, part) in batch.suspects:
+                batch.without(row, Fault(part, f"a process {death.how} of it, twice"))
+            batch.suspects.add((row, part))
+        _log.warning("fovea: a process that makes views %s%s: started again", death.how, where)
 
-    def end(self) -> None:
-        """End it at once, whatever it is doing."""
-        self.link.close()
-        self._process.kill()
-        self._process.wait()
+
+def _the_end(death: Death) -> UserError:
+    """What to say of a death that ends the run."""
+    if death.code < 0:
+        advice = ": out of memory? Use fewer --threads, or"
+    else:
+        advice = ", it has said why above: use"
+    return UserError(
+        f"a process that makes views has {death.how}{advice} --executor host, which makes them on"
+        " threads of this process"
+    )
 
 
 class _Layout:
     """What the processes need of a batch, and where it is.
 
     Attributes:
-        place: memory, first byte and length of the pickled `Description`.
-        memory: numbers of all memory that it names.
+        place: first byte and length of the pickled `Description`.
     """
 
-    def __init__(
-        self, work: Work, out: dict[str, Tensor], lender: Lender, buffers: Buffers
-    ) -> None:
-        self._work = work  # keeps the images
-        self._lender = lender
-        self._copied: list[tuple[int, U8]] = []
-        self._num_bytes = 0
-        self._owner: U8 | None = None  # memory that the last image was in, and its address
-        self._begin = 0
+    def __init__(self, work: Work, out: dict[str, Tensor], arena: Arena, buffers: Buffers) -> None:
+        self._arena, self._buffers = arena, buffers
+        self._kept: list[object] = [work]
+        tables = self._copy([_table(view) for view in work.parameters.values()])
+        partners, masks = work.partner_images, work.masks
         description = Description(
             images=self._spans(work.images),
-            partner_images=_maybe(self._spans, work.partner_images),
-            masks=_maybe(self._spans, work.masks),
-            records={name: self._copy(_table(view)) for name, view in work.parameters.items()},
-            views={name: lender.number(view.data_ptr()) for name, view in out.items()},
+            partner_images=None if partners is None else self._spans(partners),
+            masks=None if masks is None else self._spans(masks),
+            records=dict(zip(work.parameters, tables, strict=True)),
+            views={name: arena.start(view.data_ptr()) for name, view in out.items()},
             batch=len(work.images),
         )
         pickled = np.frombuffer(pickle.dumps(description), np.uint8)
-        start = self._copy(pickled)
-        self._room = buffers.room(self._num_bytes)  # kept while it is read
-        for begin, array in self._copied:
-            self._room[begin : begin + array.nbytes] = array.reshape(-1)
-        here = lender.number(_address(self._room))
-        self.place = (here, start, len(pickled))
-        lists = (description.images, description.partner_images, description.masks)
-        named = {number for some in lists if some is not None for number in some[:, 0].tolist()}
-        self.memory = {here, *description.views.values(), *named} - {SAME, NOTHING}
+        (start,) = self._copy([pickled])
+        self.place = (start, len(pickled))
 
-    def _spans(self, arrays: Sequence[Image | None]) -> I64:
-        return np.array([self._span(data) for data in arrays], np.int64)
+    def _spans(self, images: Sequence[Image | None]) -> I64:
+        """See `Description`; what is in the arena stays where it is, all else is copied."""
+        spans: list[list[int]] = []
+        elsewhere: dict[int, U8] = {}
+        for row, image in enumerate(images):
+            if image is None:
+                spans.append([NOTHING, 0, 0, 0])
+                continue
+            array = image if isinstance(image, np.ndarray) else np.frombuffer(image, np.uint8)
+            start = self._arena.start(_address(array))
+            if not 0 <= start < SPACE:
+                elsewhere[row] = array
+            spans.append([start, *array.shape, 0, 0][:4])
+        for row, start in zip(elsewhere, self._copy(list(elsewhere.values())), strict=True):
+            spans[row][0] = start
+        return np.array(spans, np.int64)
 
-    def _span(self, data: Image | None) -> tuple[int, ...]:
-        """Where `data` is: it stays if its memory is one that was given out, else it is copied."""
-        if data is None:
-            return (NOTHING, 0, 0, 0, 0)
-        array = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
-        shape = (*array.shape, 0, 0)[:3]
-        if isinstance(data, memoryview) and isinstance(data.obj, np.ndarray):
-            if data.obj is not self._owner:
-                self._owner, self._begin = data.obj, _address(data.obj)
-            if self._begin in self._lender:
-                return (self._lender.number(self._begin), _address(array) - self._begin, *shape)
-        return (SAME, self._copy(array), *shape)
-
-    def _copy(self, array: U8) -> int:
-        """First byte of an array in the memory of this batch."""
-        start = self._num_bytes
-        self._copied.append((start, array))
-        self._num_bytes += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-        return start
-
-
-def _maybe(
-    spans: Callable[[Sequence[Image | None]], I64], arrays: Sequence[Image | None] | None
-) -> I64 | None:
-    return None if arrays is None else spans(arrays)
+    def _copy(self, arrays: Sequence[U8]) -> list[int]:
+        """First bytes of copies."""
+        starts = side_by_side([array.nbytes for array in arrays])
+        room = self._buffers.room(starts.pop())
+        self._kept.append(room)
+        for start, array in zip(starts, arrays, strict=True):
+            room[start : start + array.nbytes] = array.reshape(-1)
+        begin = self._arena.start(_address(room))
+        return [begin + start for start in starts]
 
 
 def _table(parameters: ViewParameters) -> U8:

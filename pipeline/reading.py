@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .buffers import U8, Buffers
+from .buffers import U8, Buffers, side_by_side
 from .decode import DecodeError, Encoded
 from .decoded import DecodedImages
 from .errors import UserError
@@ -25,7 +26,6 @@ THREADS = 4
 """That read, so that a cold page cache has requests to merge."""
 BATCHES = 4
 """Whose memory is kept for the next ones: those of an executor, and partners'."""
-ALIGNMENT = 64  # bytes; of each image in memory
 
 
 class Reader:
@@ -56,14 +56,17 @@ class Reader:
 
     def images(self, ids: I64) -> list[Image]:
         """Images of samples, B."""
+        wanted = ids.tolist()
         if self._decoded is not None:
-            return self._map(self._decoded_image, ids.tolist())
-        lengths = self._data.samples["length"][ids].astype(np.int64)
-        ends = np.cumsum(-(-lengths // ALIGNMENT) * ALIGNMENT).tolist()
-        room = self._buffers.room(ends[-1]).data
-        starts = [0, *ends[:-1]]
-        places = [room[a : a + n] for a, n in zip(starts, lengths.tolist(), strict=True)]
-        return self._map(self._image, list(zip(ids.tolist(), places, strict=True)))
+            return self._all(wanted, [partial(self._decoded.read, i) for i in wanted])
+        lengths = self._data.samples["length"][ids].tolist()
+        starts = side_by_side(lengths)
+        room = self._buffers.room(starts.pop()).data
+        places = [room[at : at + n] for at, n in zip(starts, lengths, strict=True)]
+        into = self._data.read_into
+        return self._all(
+            wanted, [partial(into, *both) for both in zip(wanted, places, strict=True)]
+        )
 
     def masks(self, ids: I64, drawn: dict[str, ViewParameters]) -> list[Encoded | None] | None:
         """Masks of the samples whose background goes in some view; None for the others."""
@@ -72,39 +75,26 @@ class Reader:
         used = np.any([view.mask for view in drawn.values()], axis=0)
         masks: list[Encoded | None] = [None] * len(ids)
         for row in np.flatnonzero(used):
-            masks[row] = self._mask(self._masks, int(ids[row]))
+            sample_id = int(ids[row])
+            masks[row] = self._one(sample_id, partial(self._masks.read, sample_id))
         return masks
 
     def close(self) -> None:
         """Stop the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _image(self, wanted: tuple[int, memoryview]) -> Encoded:
-        sample_id, place = wanted
+    def _one(self, sample_id: int, read: Callable[[], Item]) -> Item | bytes:
+        """What `read` gives, or no bytes."""
         try:
-            return self._data.read_into(sample_id, place)
+            return read()
         except (UserError, OSError, DecodeError) as error:
             self._faults.note(sample_id, str(error))
             return b""
 
-    def _decoded_image(self, sample_id: int) -> Image:
-        assert self._decoded is not None, "asked by `images`"
-        try:
-            return self._decoded.read(sample_id)
-        except (UserError, OSError, DecodeError) as error:
-            self._faults.note(sample_id, str(error))
-            return b""
-
-    def _mask(self, masks: MaskSet, sample_id: int) -> Encoded:
-        try:
-            return masks.read(sample_id)
-        except (UserError, OSError) as error:
-            self._faults.note(sample_id, str(error))
-            return b""
-
-    def _map(self, read: Callable[[Item], Image], wanted: Sequence[Item]) -> list[Image]:
+    def _all(self, ids: list[int], reads: list[Callable[[], Image]]) -> list[Image]:
         """Read on several threads, a contiguous part of the batch on each."""
+        wanted = list(zip(ids, reads, strict=True))
         size = -(-len(wanted) // THREADS)
         parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
-        read_part = self._threads.map(lambda part: [read(one) for one in part], parts)
-        return [image for part in read_part for image in part]
+        done = self._threads.map(lambda part: [self._one(*one) for one in part], parts)
+        return [image for part in done for image in part]

@@ -8,11 +8,11 @@ kernel, which agrees with Pillow's to a level. What a row becomes does not depen
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import colour, stacked, strong
 from .decode import DecodeError, Encoded, decode_grey, decode_rgb
-from .executor import Fault, Image, Work
+from .executor import Fault, Image, Part, Work
 from .parameters import ViewParameters
 from .stacked import Stacks
 from .timing import Stopwatch
@@ -35,16 +35,24 @@ PIECES_PER_WORKER = 4
 """Of a batch: few, because each costs a hand-over."""
 
 
+def _begin(_row: int, _part: Part) -> None:
+    """Nobody wants to know."""
+
+
 class Renderer:
     """Decodes and augments rows; safe to use from several threads.
 
     Args:
         recipe: views to make.
         dtype: of the views: float32, float16 or bfloat16.
+        begin: called with the row and the part of it that is about to be worked on.
     """
 
-    def __init__(self, recipe: ViewRecipe, dtype: torch.dtype) -> None:
+    def __init__(
+        self, recipe: ViewRecipe, dtype: torch.dtype, begin: Callable[[int, Part], None] = _begin
+    ) -> None:
         self.stopwatch = Stopwatch()
+        self._begin = begin
         self._views = [_View(name, spec, recipe, dtype) for name, spec in recipe.views.items()]
         self._stacks = Stacks(recipe) if stacked.fits(recipe) else None
 
@@ -115,7 +123,8 @@ class Renderer:
         start = time.perf_counter()
         masked = np.any([view.mask for view in drawn.values()], axis=0).tolist()
         opened = [
-            _open(work, row, {}, with_mask=mask) for row, mask in zip(rows, masked, strict=True)
+            self._open(work, row, {}, with_mask=mask)
+            for row, mask in zip(rows, masked, strict=True)
         ]
         bad = {
             row: fault for row, fault in zip(rows, opened, strict=True) if isinstance(fault, Fault)
@@ -145,20 +154,42 @@ class Renderer:
         boxes: dict[str, list[Box]] = {}
         for view in self._views:
             boxes.setdefault(view.spec.source, []).append(amounts[view.name].crop)
-        opened = _open(work, row, boxes, with_mask=any(a.mask for a in amounts.values()))
+        opened = self._open(work, row, boxes, with_mask=any(a.mask for a in amounts.values()))
         if isinstance(opened, Fault):
             return opened
         decoded = time.perf_counter()
         for view in self._views:
             source = view.spec.source
+            part: Part = "image" if source == "self" else "partner"
+            self._begin(row, part)
             try:
                 image = opened.sources[source]
                 view.render(image, opened.mask, amounts[view.name], out[view.name][row])
             except (cv2.error, ValueError) as error:
-                return Fault("image" if source == "self" else "partner", str(error))
+                return Fault(part, str(error))
         self.stopwatch.add("decode", decoded - start)
         self.stopwatch.add("augment", time.perf_counter() - decoded)
         return None
+
+    def _open(
+        self, work: Work, row: int, boxes: dict[str, list[Box]], *, with_mask: bool
+    ) -> _Opened | Fault:
+        """Decode a row's images: of each source what is in its boxes, or all if it has none."""
+        part: Part = "image"
+        try:
+            self._begin(row, part)
+            sources = {"self": _decode(work.images[row], boxes, "self")}
+            if work.partner_images is not None:
+                part = "partner"
+                self._begin(row, part)
+                sources["partner"] = _decode(work.partner_images[row], boxes, "partner")
+            mask, part = None, "mask"
+            if work.masks is not None and with_mask:
+                self._begin(row, part)
+                mask = _binary_mask(work.masks[row], sources["self"].size_wh)
+        except (DecodeError, cv2.error, ValueError) as error:
+            return Fault(part, str(error))
+        return _Opened(sources, mask)
 
 
 @contextmanager
@@ -189,22 +220,6 @@ def _rows_of(
     drawn: dict[str, ViewParameters], rows: npt.NDArray[np.intp]
 ) -> dict[str, ViewParameters]:
     return {name: view.rows(rows) for name, view in drawn.items()}
-
-
-def _open(work: Work, row: int, boxes: dict[str, list[Box]], *, with_mask: bool) -> _Opened | Fault:
-    """Decode a row's images: of each source what is in its boxes, or all where there are none."""
-    part: Literal["image", "partner", "mask"] = "image"
-    try:
-        sources = {"self": _decode(work.images[row], boxes, "self")}
-        if work.partner_images is not None:
-            part = "partner"
-            sources["partner"] = _decode(work.partner_images[row], boxes, "partner")
-        mask, part = None, "mask"
-        if work.masks is not None and with_mask:
-            mask = _binary_mask(work.masks[row], sources["self"].size_wh)
-    except (DecodeError, cv2.error, ValueError) as error:
-        return Fault(part, str(error))
-    return _Opened(sources, mask)
 
 
 def _decode(image: Image, boxes: dict[str, list[Box]], source: str) -> Window:

@@ -6,76 +6,83 @@ the last process that holds it, however that one ends.
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
-from itertools import count
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle, send_handle
+from collections import deque
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+from .errors import UserError
 
 U8 = npt.NDArray[np.uint8]
 
+SPACE = 1 << 40
+"""Addresses, in bytes. What nobody has written to takes no memory."""
 
-class Lender:
-    """Makes memory and tells other processes where it is."""
+
+class Arena:
+    """Hands out pieces of one memory that other processes see all of.
+
+    They are given its `descriptor` and call `whole`; a piece is where `start` says there.
+
+    Attributes:
+        descriptor: of the file behind it.
+
+    Raises:
+        UserError: this process may not have so many addresses.
+    """
 
     def __init__(self) -> None:
-        self._count = count()
-        self._numbers: dict[int, int] = {}  # by address
-        self._descriptors: dict[int, int] = {}  # by number, until all have been shown it
+        self.descriptor = os.memfd_create("fovea", os.MFD_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
+        try:
+            os.ftruncate(self.descriptor, SPACE)
+            self._map = _mapped(self.descriptor)
+        except OSError as error:
+            raise UserError(
+                f"no addresses for {SPACE >> 30} GiB of shared memory ({error.strerror}): lift the"
+                " limit (ulimit -v, ulimit -f), or use --executor host"
+            ) from None
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._begin: int = self._bytes.ctypes.data
+        self._given = 0
+        self._lock = Lock()
+        self._free: dict[int, deque[int]] = {}  # first bytes, by size
+        self._owner = os.getpid()
 
     def allocate(self, num_bytes: int) -> U8:
-        """Zeros, (num_bytes,), that have a number for as long as somebody holds them."""
-        descriptor = os.memfd_create("fovea", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, num_bytes)
-        memory = _mapped(descriptor)
-        address, number = memory.ctypes.data, next(self._count)
-        self._numbers[address] = number
-        self._descriptors[number] = descriptor
-        weakref.finalize(memory, self._forget, address).atexit = False
+        """Zeros, (num_bytes,), from the start of a page; free when nobody holds them."""
+        size = -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        try:
+            start = self._free.setdefault(size, deque()).pop()
+        except IndexError:
+            with self._lock:
+                start, self._given = self._given, self._given + size
+        if start + size > SPACE:
+            raise MemoryError(f"more than {SPACE >> 30} GiB of shared memory")
+        memory = self._bytes[start : start + num_bytes]
+        weakref.finalize(memory, self._take_back, start, size).atexit = False
         return memory
 
-    def _forget(self, address: int) -> None:
-        self.shown({self._numbers.pop(address)})
+    def _take_back(self, start: int, size: int) -> None:
+        if os.getpid() == self._owner:  # not its forked children, whose copies go when they like
+            self._map.madvise(mmap.MADV_REMOVE, start, size)
+            self._free[size].append(start)
 
-    def __contains__(self, address: int) -> bool:
-        """Whether memory that begins at `address` is from here."""
-        return address in self._numbers
-
-    def number(self, address: int) -> int:
-        """Of the memory that begins at `address`."""
-        return self._numbers[address]
-
-    def held(self) -> set[int]:
-        """Numbers of the memory that somebody holds."""
-        return set(self._numbers.values())
-
-    def send(self, number: int, link: Connection, process: int) -> None:
-        """Give a piece of memory to the process at the other end of `link`; see `receive`."""
-        send_handle(link, self._descriptors[number], process)
-
-    def shown(self, numbers: set[int]) -> None:
-        """Nobody else is going to be given these pieces of memory."""
-        for number in numbers:
-            descriptor = self._descriptors.pop(number, None)
-            if descriptor is not None:
-                os.close(descriptor)
+    def start(self, address: int) -> int:
+        """First byte, in all of it, of what is at `address`: outside [0, SPACE) if that is not."""
+        return address - self._begin
 
 
-def receive(link: Connection) -> U8:
-    """The memory that `Lender.send` gave, (num_bytes,)."""
-    descriptor = recv_handle(link)
-    try:
-        return _mapped(descriptor)
-    finally:
-        os.close(descriptor)
+def whole(descriptor: int) -> U8:
+    """All of an `Arena`, (SPACE,), by its descriptor."""
+    return np.frombuffer(_mapped(descriptor), np.uint8)
 
 
-def _mapped(descriptor: int) -> U8:
-    """What is behind a descriptor; `mmap` would keep another one, and a process has a thousand."""
-    path, size = f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size
-    memory: U8 = torch.from_file(path, shared=True, size=size, dtype=torch.uint8).numpy()
+def _mapped(descriptor: int) -> mmap.mmap:
+    memory = mmap.mmap(descriptor, SPACE)
+    memory.madvise(mmap.MADV_DONTDUMP)  # a core would be as long as all of it
     return memory

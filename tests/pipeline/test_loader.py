@@ -352,7 +352,8 @@ def test_memory_is_flat_over_ten_thousand_batches(photo_shards, kind):
     sizes: list[float] = []
     options = {"batch_size": 4, "seed": 0, "threads": 2, "executor": kind}
     with Loader(photo_shards, recipe, **options) as loader:
-        pids = [os.getpid(), *(p.pid for p in getattr(loader.executor, "_processes", ()))]
+        crew = getattr(loader.executor, "_crew", None)
+        pids = [os.getpid(), *(crew.pids if crew else ())]
         done = 0
         epoch = 0
         while done < 10_000:

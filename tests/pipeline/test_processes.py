@@ -18,13 +18,15 @@ import pytest
 import torch
 
 from fovea.pipeline import parameters
+from fovea.pipeline.crew import SIGNALS
 from fovea.pipeline.decode import decode_rgb
 from fovea.pipeline.errors import UserError
-from fovea.pipeline.executor import BadImages, Work, run
+from fovea.pipeline.executor import BadImages, Fault, Work, run
 from fovea.pipeline.host import HostExecutor
 from fovea.pipeline.loader import Loader
-from fovea.pipeline.processes import SIGNALS, ProcessExecutor
+from fovea.pipeline.processes import ProcessExecutor
 from fovea.pipeline.recipe_files import find_recipe
+from fovea.pipeline.shared import Arena, whole
 from fovea.pipeline.views import ViewRecipe, ViewSpec
 
 SMALL = ViewSpec(size_px=16, area_frac=(0.2, 1.0), jitter_prob=0.8, brightness=0.4, hue_turns=0.1)
@@ -106,22 +108,47 @@ def test_bad_rows_are_named_and_other_batches_go_on(photos):
         executor.close()
 
 
+def taken(executor: ProcessExecutor) -> int:
+    """Bytes of memory that are shared."""
+    return os.fstat(executor._arena.descriptor).st_blocks * 512
+
+
 def test_memory_does_not_grow(photo_shards):
-    """Neither here nor there, whatever the sizes of batches, and none is left in the end."""
+    """Whatever the sizes of batches; what nobody holds and nobody waits for is given back."""
     with Loader(photo_shards, TWO, batch_size=8, seed=0, threads=1, executor="processes") as loader:
         executor = loader.executor
         assert isinstance(executor, ProcessExecutor)
+        before = taken(executor)
         for epoch in range(3):
             for _ in loader.batches(epoch):
                 pass
-        lent = len(executor._lender.held())
+        after = taken(executor)
+        assert after > before
         for epoch in range(10):
             for _ in loader.batches(epoch):
                 pass
-        assert len(executor._lender.held()) <= lent + 4
-        worker = Path(f"/proc/{executor._processes[0].pid}/maps")
-        assert worker.read_text().count("memfd:fovea") <= lent + 8
-    assert not worker.exists()
+        assert taken(executor) <= after + (1 << 20)
+        pages = [executor.allocate(1 << 24) for _ in range(3)]
+        for page in pages:
+            page[:] = 1
+        assert taken(executor) > 3 << 24
+        del pages, page
+        assert taken(executor) <= after + (1 << 20)
+        assert not executor.allocate(1 << 24).any(), "memory that is used again is blank"
+
+
+def test_a_forked_child_takes_no_memory_back(photos):
+    """It has copies of all arrays and may drop them."""
+    arena = Arena()
+    memory = arena.allocate(4096)
+    memory[:] = 7
+    child = os.fork()
+    if child == 0:
+        del memory
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (memory == 7).all()
+    assert (whole(arena.descriptor)[arena.start(memory.ctypes.data)] == 7).all()
 
 
 def test_a_loader_on_processes_is_one_on_threads(photo_shards):
@@ -145,10 +172,10 @@ def hold_batches(executor: ProcessExecutor, work: Work, held: list) -> None:
 
 
 def test_held_batches_wait_for_no_late_process(photos):
-    """One that still imports its modules is told of all memory, and takes no piece meanwhile."""
+    """One that still imports its modules takes no piece meanwhile."""
     executor = ProcessExecutor(TWO, processes=2)
     work = work_of(TWO, list(photos.images[:1]))
-    pids = [process.pid for process in executor._processes]
+    pids = executor._crew.pids
     run(executor, work)
     os.kill(pids[1], signal.SIGSTOP)
     before, held = len(os.listdir("/proc/self/fd")), []
@@ -169,7 +196,7 @@ def test_processes_start_safely(tmp_path, monkeypatch, photos, capfd):
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(tmp_path)
     executor = ProcessExecutor(TWO, processes=1)
-    status = Path(f"/proc/{executor._processes[0].pid}/status").read_text()
+    status = Path(f"/proc/{executor._crew.pids[0]}/status").read_text()
     blocked = int(status.split("SigBlk:")[1].split()[0], 16)
     assert all(blocked >> number - 1 & 1 for number in SIGNALS)
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS), "only theirs"
@@ -200,20 +227,82 @@ def test_a_process_that_cannot_start_ends_the_others(monkeypatch):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_process_that_dies_is_named(photo_shards, processes):
-    loader = Loader(
-        photo_shards, TWO, batch_size=8, seed=0, threads=processes, executor="processes"
-    )
-    batches = loader.batches(0)
-    next(batches)
-    assert isinstance(loader.executor, ProcessExecutor)
-    os.kill(loader.executor._processes[-1].pid, signal.SIGKILL)
-    with pytest.raises(UserError, match=r"died \(SIGKILL\): out of memory\? Use fewer --threads"):
-        for epoch in range(100):
-            for _ in batches if epoch == 0 else loader.batches(epoch):
-                pass
-    loader.close()
-    loader.close()
+def test_a_process_that_dies_is_started_again(photo_shards, processes, caplog):
+    """The batches are those of an executor that nothing happened to."""
+    options = {"batch_size": 8, "seed": 0}
+    with Loader(photo_shards, TWO, threads=1, **options) as loader:
+        straight = [batch for epoch in range(3) for batch in loader.batches(epoch)]
+    with Loader(photo_shards, TWO, threads=processes, executor="processes", **options) as loader:
+        assert isinstance(loader.executor, ProcessExecutor)
+        first = loader.batches(0)
+        made = [next(first)]
+        os.kill(pid := loader.executor._crew.pids[-1], signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        made += [*first, *loader.batches(1), *loader.batches(2)]
+        assert not loader.replaced
+    assert caplog.text.count("a process that makes views died (SIGKILL)") == 1
+    for batch, wanted in zip(made, straight, strict=True):
+        for name, view in wanted.views.items():
+            assert torch.equal(batch.views[name], view)
+
+
+DEADLY = """
+import os, signal
+from fovea.pipeline import render
+decode = render._decode
+def deadly(image, boxes, source):
+    if bytes(image[:6]) == b"deadly":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return decode(image, boxes, source)
+render._decode = deadly
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch):
+    """Processes that are started now die of images that begin with this."""
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return b"deadly"
+
+
+@pytest.mark.parametrize(("name", "part"), [("ressl_32", "image"), ("adasim", "partner")])
+def test_what_processes_die_of_is_bad(photos, deadly, name, part, caplog):
+    """It alone, and its rows' neighbours in the same piece are made."""
+    recipe = find_recipe(name)
+    good = work_of(recipe, list(photos.images[:9]))
+    images, partners = list(good.images), good.partner_images
+    if part == "image":
+        images[4] = images[5] = deadly
+    else:
+        partners = [*partners[:4], deadly, deadly, *partners[6:]]
+    executor = ProcessExecutor(recipe, processes=2)
+    try:
+        first = executor.submit(good)
+        bad = executor.submit(Work(images, good.parameters, partners, good.masks))
+        last = executor.submit(good)
+        with pytest.raises(BadImages) as caught:
+            bad()
+        reason = "a process died (SIGSEGV) of it, twice"
+        assert caught.value.faults == {4: Fault(part, reason), 5: Fault(part, reason)}
+        assert f"at the {part} of row 4: started again" in caplog.text
+        wanted, again = first(), last()
+        assert all(torch.equal(wanted[view], again[view]) for view in wanted)
+    finally:
+        executor.close()
+
+
+def test_a_run_of_deaths_ends(photos, deadly, monkeypatch):
+    monkeypatch.setattr("fovea.pipeline.processes.MOST_DEATHS", 3)
+    work = work_of(TWO, list(photos.images[:9]))
+    executor = ProcessExecutor(TWO, processes=1)
+    try:
+        with pytest.raises(
+            UserError, match=r"died \(SIGSEGV\): out of memory\? Use fewer --threads"
+        ):
+            run(executor, Work([deadly] * 9, work.parameters))
+    finally:
+        executor.close()
 
 
 OWNER = """
@@ -227,7 +316,7 @@ data, recipe = ShardSet.open(Path(sys.argv[1])), find_recipe("ressl")
 with Loader(data, recipe, batch_size=8, seed=0, threads=2, executor="processes") as loader:
     for epoch in range(10_000):
         for batch in loader.batches(epoch):
-            print(*(process.pid for process in loader.executor._processes), flush=True)
+            print(*loader.executor._crew.pids, flush=True)
 """
 
 
