@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -24,6 +25,9 @@ from .paths import parse_paths
 from .place import StorePlace
 from .remote import is_url
 from .tar import NAME_BYTES, SEAL_BYTES, is_sealed, member_name
+
+EVICTIONS = 8
+"""In a row, of a shard between its arrival in a cache and its opening, that are put up with."""
 
 
 class _OpenTar:
@@ -110,11 +114,13 @@ class Tars:
 
     def _find(self, shard: int) -> _OpenTar:
         info = self.manifest.shards[shard]
-        path = self.folder / info.name if self.cache is None else self.cache.path(shard)
-        try:
-            tar = _OpenTar(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: missing; look with 'fovea verify {self.folder}'") from None
+        for _ in range(1 if self.cache is None else EVICTIONS):
+            path = self.folder / info.name if self.cache is None else self.cache.path(shard)
+            with contextlib.suppress(FileNotFoundError):  # evicted as soon as it was here
+                tar = _OpenTar(path)
+                break
+        else:
+            raise UserError(f"{path}: missing; look with 'fovea verify {self.folder}'")
         size = os.fstat(tar.descriptor).st_size
         if size != info.bytes:
             raise UserError(

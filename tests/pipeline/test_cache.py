@@ -21,7 +21,7 @@ from fovea.pipeline.manifest import Manifest
 from fovea.pipeline.plan import epoch_order
 from fovea.pipeline.sharding import ShardOptions, shard_images
 from fovea.pipeline.shards import write_tar
-from fovea.pipeline.store import ShardSet
+from fovea.pipeline.store import ShardSet, Tars
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -118,6 +118,24 @@ def test_a_shard_that_keeps_failing_is_not_waited_for_at_every_read(
     assert len(asked) == attempts
     now[0] += 60
     assert cache.path(2).stat().st_size == SIZE
+
+
+def test_a_shard_that_is_evicted_before_it_is_opened_comes_again(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(data, tmp_path / "c", 3)
+    bring, arrived = cache.bring, []
+
+    def bring_and_evict(shard: int) -> Path:
+        path = bring(shard)
+        arrived.append(shard)
+        if len(arrived) < 3:
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(cache, "bring", bring_and_evict)
+    assert Tars(cache.folder, data[1], cache).read(2, 512, 4000) == bytes([2]) * 4000
+    assert arrived == [2, 2, 2]
 
 
 def test_abandoned_parts_are_cleared(data, tmp_path: Path) -> None:
