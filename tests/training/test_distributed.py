@@ -244,7 +244,7 @@ def test_two_ranks_asked_to_stop_at_any_moment(patches, tmp_path):
             time.sleep(moment)
             alone = number % 3 < 2 and is_alive(ranks[number % 2])
             os.kill(ranks[number % 2] if alone else launcher.pid, signal.SIGTERM)
-            launcher.wait(timeout=120)
+            launcher.wait(timeout=300)
         told = (tmp_path / "said.txt").read_text()
         assert "SIGKILL" not in told
         assert launcher.returncode == 0 or not alone or re.search(r"exitcode\s+: 75", told), told

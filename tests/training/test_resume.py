@@ -307,7 +307,7 @@ def test_a_run_listens_before_it_loads_torch(patches, tmp_path):
     wait_until_it_listens(process)
     assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 75
+    assert process.wait(timeout=300) == 75
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -316,7 +316,7 @@ def test_asked_to_stop_at_any_moment(patches, tmp_path, one_thread):
     """From a process's first moments to its last, each going on from what the one before left."""
     straight = command(patches, tmp_path / "straight", *SMALL_RESSL)
     begun = time.monotonic()
-    assert start(straight).wait(timeout=120) == 0
+    assert start(straight).wait(timeout=300) == 0
     took_s = time.monotonic() - begun
     argv = command(patches, tmp_path / "run", *SMALL_RESSL)
     codes = []
@@ -325,7 +325,7 @@ def test_asked_to_stop_at_any_moment(patches, tmp_path, one_thread):
         wait_until_it_listens(process)
         time.sleep(moment)
         process.send_signal(SIGNALS[len(codes) % 2])
-        codes.append(process.wait(timeout=120))
+        codes.append(process.wait(timeout=300))
     assert set(codes) <= {0, 75} and 75 in codes
-    assert start(argv).wait(timeout=120) == 0
+    assert start(argv).wait(timeout=300) == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")
