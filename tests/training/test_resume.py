@@ -320,7 +320,7 @@ def test_asked_to_stop_at_any_moment(patches, tmp_path, one_thread):
     took_s = time.monotonic() - begun
     argv = command(patches, tmp_path / "run", *SMALL_RESSL)
     codes = []
-    for moment in np.random.default_rng(0).uniform(0, took_s, 10):
+    for moment in np.random.default_rng(0).uniform(0, took_s, 8):
         process = start(argv)
         wait_until_it_listens(process)
         time.sleep(moment)
