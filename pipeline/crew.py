@@ -18,7 +18,7 @@ from multiprocessing import Pipe
 
 import torch
 
-from . import process_worker
+from . import orphans, process_worker
 from .errors import UserError
 from .executor import Fault, Part
 from .process_worker import DONE, NO_BATCH, NOTE, PARTS, PIECE, Done, Piece, Setup
@@ -29,7 +29,11 @@ TOKENS = 64  # read at once
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Left to the process that starts the others. A terminal or a scheduler sends them to all of a run,
 whose first process may want some more batches for its last steps; it ends the others by its end."""
-CODE = f"from {process_worker.__name__} import main; main()"
+CODE = (
+    f"from {orphans.__name__} import die_after_parent; die_after_parent({{}}); "
+    f"from {process_worker.__name__} import main; main()"
+)
+"""Of a process: it watches for the end of the other before the imports, which take seconds."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,20 @@ class Crew:
         """Start all processes."""
         self._notes["batch"] = NO_BATCH
         self._processes: list[_Process] = []
+        try:
+            self._start()
+        except OSError as error:
+            raise UserError(
+                f"cannot start process {len(self._processes) + 1} of {len(self._setups)} that make"
+                f" views ({error.strerror}): use fewer --threads, or --executor host"
+            ) from None
+        self._ends, self._poll = select.poll(), select.poll()
+        self._poll.register(self._answers, select.POLLIN)
+        for process in self._processes:
+            for poll in (self._ends, self._poll):
+                poll.register(process.link.fileno(), 0)  # only its end is news
+
+    def _start(self) -> None:
         with ExitStack() as theirs, ExitStack() as begun:
             their_pieces, self._pieces = os.pipe()
             theirs.callback(os.close, their_pieces)
@@ -93,24 +111,10 @@ class Crew:
             os.set_blocking(their_pieces, False)  # a process looks at its link, too
             for setup in self._setups:
                 handed_on = (self._arena.descriptor, their_pieces, their_answers)
-                process = self._begin(setup, handed_on)
+                process = _Process(setup, handed_on)
                 begun.callback(process.end)
                 self._processes.append(process)
             self._begun = begun.pop_all()
-        self._ends, self._poll = select.poll(), select.poll()
-        self._poll.register(self._answers, select.POLLIN)
-        for process in self._processes:
-            for poll in (self._ends, self._poll):
-                poll.register(process.link.fileno(), 0)  # only its end is news
-
-    def _begin(self, setup: Setup, handed_on: tuple[int, ...]) -> _Process:
-        try:
-            return _Process(setup, handed_on)
-        except OSError as error:
-            raise UserError(
-                f"cannot start process {setup.process + 1} of {len(self._setups)} that make views"
-                f" ({error.strerror}): use fewer --threads, or --executor host"
-            ) from None
 
     @property
     def pids(self) -> list[int]:
@@ -123,7 +127,9 @@ class Crew:
         Raises:
             ConnectionError: all have died.
         """
-        os.write(self._pieces, b"".join(PIECE.pack(*piece) for piece in pieces))
+        tokens = memoryview(b"".join(PIECE.pack(*piece) for piece in pieces))
+        while tokens:  # of many a signal may interrupt the writing
+            tokens = tokens[os.write(self._pieces, tokens) :]
 
     def listen(self) -> Iterator[tuple[Done, dict[int, Fault]]]:
         """What has become of pieces, by row what is wrong; waits for one, or a death.
@@ -176,7 +182,7 @@ class _Process:
             descriptors = (theirs.fileno(), *handed_on)
             # Not `multiprocessing`, whose fresh interpreters import the caller's script again.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", CODE, *map(str, descriptors)],
+                [sys.executable, "-P", "-c", CODE.format(os.getpid()), *map(str, descriptors)],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},

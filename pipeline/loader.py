@@ -8,6 +8,7 @@ samples_seen)` starts anywhere in an epoch and yields what an uninterrupted run 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -117,6 +118,7 @@ class Loader:
         self.executor = self._start(executor, dtype, hw_decoder_frac)
         self._reader = Reader(data, masks, decoded, self._faults, self.executor.allocate)
         self._feeds: list[Feed[InTransit]] = []
+        self._owner, self._closed = os.getpid(), False
 
     def _start(self, kind: Kind, dtype: torch.dtype, hw_decoder_frac: float) -> Executor:
         if kind == "host":
@@ -175,8 +177,14 @@ class Loader:
         `samples_seen` counts over all ranks. A batch stays valid for as long as it is held.
 
         Raises:
-            UserError: too many samples cannot be read.
+            UserError: too many samples cannot be read; the loader is closed, or of another process.
         """
+        if self._closed:
+            raise UserError("this Loader was closed: make another")
+        if os.getpid() != self._owner:
+            raise UserError(
+                "this Loader's threads are in the process that was forked: make one here"
+            )
         feed = Feed(self._produce(epoch, samples_seen), self.prefetch)
         self._feeds.append(feed)
         try:
@@ -310,6 +318,7 @@ class Loader:
 
     def close(self) -> None:
         """Stop all threads at once; iterators that are still open end."""
+        self._closed = True
         for feed in list(self._feeds):
             feed.close()
         self._reader.close()

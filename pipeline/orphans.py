@@ -6,8 +6,11 @@ import ctypes
 import os
 import signal
 import sys
+import time
+from threading import Thread
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+LOOK_S = 0.5
 INIT = 1  # adopts orphans; in a container it may be the launcher itself
 
 
@@ -23,6 +26,20 @@ def die_with_parent(parent: int) -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_after_parent(parent: int) -> None:
+    """`die_with_parent` where a thread of `parent` started this process, and may end before it.
+
+    To the kernel the thread is the parent. So this process looks, and may live for a moment longer.
+    """
+    Thread(target=_wait_for_end, args=(parent,), daemon=True).start()
+
+
+def _wait_for_end(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)
 
 
 def die_with_launcher() -> None:

@@ -36,15 +36,15 @@ class Arena:
     """
 
     def __init__(self) -> None:
-        self.descriptor = os.memfd_create("fovea", os.MFD_CLOEXEC)
-        weakref.finalize(self, os.close, self.descriptor)
         try:
+            self.descriptor = os.memfd_create("fovea", os.MFD_CLOEXEC)
+            weakref.finalize(self, os.close, self.descriptor)
             os.ftruncate(self.descriptor, SPACE)
             self._map = _mapped(self.descriptor)
         except OSError as error:
             raise UserError(
-                f"no addresses for {SPACE >> 30} GiB of shared memory ({error.strerror}): lift the"
-                " limit (ulimit -v, ulimit -f), or use --executor host"
+                f"cannot have {SPACE >> 30} GiB of addresses as shared memory ({error.strerror}):"
+                " lift the limit (ulimit -v, -f, -n), or use --executor host"
             ) from None
         self._bytes = np.frombuffer(self._map, np.uint8)
         self._begin: int = self._bytes.ctypes.data

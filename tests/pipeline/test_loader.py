@@ -345,6 +345,21 @@ def test_an_error_in_the_reader_reaches_the_caller(photo_shards, monkeypatch):
             next(iter(loader.batches(0)))
 
 
+def test_a_loader_that_cannot_read_says_so(photo_shards):
+    loader = Loader(photo_shards, TWO, batch_size=8, seed=0)
+    child = os.fork()
+    if child == 0:  # without the parent's threads
+        try:
+            next(iter(loader.batches(0)))
+        except UserError as error:
+            os._exit(0 if "make one here" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    loader.close()
+    with pytest.raises(UserError, match="was closed: make another"):
+        next(iter(loader.batches(0)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["host", "processes"])
 def test_memory_is_flat_over_ten_thousand_batches(photo_shards, kind):

@@ -273,18 +273,17 @@ def test_what_processes_die_of_is_bad(photos, deadly, name, part, caplog):
     good = work_of(recipe, list(photos.images[:9]))
     images, partners = list(good.images), good.partner_images
     if part == "image":
-        images[4] = images[5] = deadly
+        images[4] = deadly
     else:
-        partners = [*partners[:4], deadly, deadly, *partners[6:]]
-    executor = ProcessExecutor(recipe, processes=2)
+        partners = [*partners[:4], deadly, *partners[5:]]
+    executor = ProcessExecutor(recipe, processes=1)
     try:
         first = executor.submit(good)
         bad = executor.submit(Work(images, good.parameters, partners, good.masks))
         last = executor.submit(good)
         with pytest.raises(BadImages) as caught:
             bad()
-        reason = "a process died (SIGSEGV) of it, twice"
-        assert caught.value.faults == {4: Fault(part, reason), 5: Fault(part, reason)}
+        assert caught.value.faults == {4: Fault(part, "a process died (SIGSEGV) of it, twice")}
         assert f"at the {part} of row 4: started again" in caplog.text
         wanted, again = first(), last()
         assert all(torch.equal(wanted[view], again[view]) for view in wanted)
@@ -303,6 +302,42 @@ def test_a_run_of_deaths_ends(photos, deadly, monkeypatch):
             run(executor, Work([deadly] * 9, work.parameters))
     finally:
         executor.close()
+
+
+STARTER = """
+import os, time
+from threading import Thread
+from fovea.pipeline.processes import ProcessExecutor
+from fovea.pipeline.recipe_files import find_recipe
+made = []
+starter = Thread(target=lambda: made.append(ProcessExecutor(find_recipe("ressl"), processes=2)))
+starter.start()
+starter.join()
+print(*made[0]._crew.pids, flush=True)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_processes_end_before_they_have_begun():
+    """Also where a thread started them that is gone, and a forked child holds their pipes."""
+    command = [sys.executable, "-c", STARTER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        workers = [Path(f"/proc/{pid}") for pid in owner.stdout.readline().split()]
+        child = int(owner.stdout.readline())
+        assert len(workers) == 2 and all(worker.exists() for worker in workers)
+        owner.kill()
+    wait_for_end(workers)
+    os.kill(child, signal.SIGKILL)
+
+
+def wait_for_end(processes: list[Path]) -> None:
+    deadline = time.monotonic() + 30
+    while any(process.exists() for process in processes):
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.05)
 
 
 OWNER = """
@@ -340,7 +375,4 @@ def test_processes_end_with_their_owner(photo_shards, how):
     _, errors = owner.communicate(timeout=60)
     assert owner.returncode != 0
     assert errors.count("Traceback") <= 1, "the owner's KeyboardInterrupt"
-    deadline = time.monotonic() + 20
-    while any(worker.exists() for worker in workers):
-        assert time.monotonic() < deadline, "still there"
-        time.sleep(0.05)
+    wait_for_end(workers)
