@@ -26,7 +26,7 @@ class Replacements:
     Args:
         num_samples: N.
         where: folder of the shards, for messages.
-        max_frac: share of the samples read so far above which the run stops.
+        max_frac: share of the samples wanted so far above which the run stops.
     """
 
     def __init__(self, num_samples: int, where: str, max_frac: float) -> None:
@@ -72,8 +72,8 @@ class Replacements:
         with self._lock:
             self.reasons.setdefault(sample_id, reason)
 
-    def passed(self, samples: int) -> None:
-        """Count samples that reached the caller."""
+    def wanted(self, samples: int) -> None:
+        """Count samples that are about to be read."""
         self._seen += samples
 
     def counted(self) -> None:
@@ -86,6 +86,6 @@ class Replacements:
         if self.count > max(ALWAYS_ALLOWED, self._max_frac * self._seen):
             first, reason = next(iter(self.reasons.items()))
             raise UserError(
-                f"{self._where}: {self.count} of {self._seen + self.count} samples could not be"
+                f"{self._where}: {self.count} of {self._seen} samples could not be"
                 f" read (sample {first}: {reason}); look with 'fovea verify {self._where} --decode'"
             )

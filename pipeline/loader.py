@@ -23,7 +23,7 @@ from .batch import Batch
 from .decoded import DecodedImages
 from .engine import cores_of_rank
 from .errors import UserError
-from .executor import HW_DECODER_FRAC, BadImages, Executor, Fault, Image, Pending, Work
+from .executor import HW_DECODER_FRAC, BadImages, Executor, Fault, Image, Part, Pending, Work
 from .faults import Replacements
 from .feed import Feed
 from .kinds import Kind
@@ -203,6 +203,7 @@ class Loader:
         self._announce(batches)
         try:
             for ids, partners, drawn in self._drawn(batches, epoch):
+                self._faults.wanted(len(ids))
                 step = _Step(ids, self._faults.apply(ids), partners, epoch)
                 unchanged = np.array_equal(step.ids, ids)
                 started.append((step, self._submit(step, drawn if unchanged else None)))
@@ -260,14 +261,31 @@ class Loader:
     def _submit(self, step: _Step, drawn: dict[str, ViewParameters] | None = None) -> Pending:
         """Read, draw unless that is done, and hand over."""
         with self.stopwatch.of("read"):
-            step.images = self._reader.images(step.ids)
+            step.images, changed = self._read(step, "image", step.ids)
             if step.partners is not None:
-                step.partner_images = self._reader.images(step.partners)
-        if drawn is None:
+                step.partner_images, given_way = self._read(step, "partner", step.partners)
+                changed |= given_way
+        if drawn is None or changed:
             drawn = self._draw(step.ids, step.partners, step.epoch)
         with self.stopwatch.of("read"):
             masks = self._reader.masks(step.ids, drawn)
         return self.executor.submit(Work(step.images, drawn, step.partner_images, masks))
+
+    def _read(self, step: _Step, part: Part, ids: I64) -> tuple[list[Image], bool]:
+        """Images of `ids`, which are those of a step; and whether some were replaced on the way.
+
+        A lost shard costs no batch that is made for nothing: what cannot be read is found here.
+        """
+        images = self._reader.images(ids)
+        changed = unread = [row for row, image in enumerate(images) if not len(image)]
+        while unread:
+            for row in unread:
+                reason = self._faults.reasons.get(int(ids[row]), "it is empty")
+                self._replace(step, row, Fault(part, reason))
+            for row, image in zip(unread, self._reader.images(ids[unread]), strict=True):
+                images[row] = image
+            unread = [row for row in unread if not len(images[row])]
+        return images, bool(changed)
 
     def _draw(self, ids: I64, partners: I64 | None, epoch: int) -> dict[str, ViewParameters]:
         with self.stopwatch.of("draw"):
@@ -296,7 +314,6 @@ class Loader:
                 for row, fault in bad.faults.items():
                     self._replace(step, row, fault)
                 pending = self._submit(step)
-        self._faults.passed(len(step.ids))
         return self._transfer.send(
             Batch(
                 views=views,

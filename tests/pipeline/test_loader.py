@@ -277,13 +277,16 @@ def test_a_damaged_image_gives_way_to_its_neighbour(broken, photo_shards, kind, 
     assert again == read
 
 
-def test_a_shard_that_vanishes_is_survived_up_to_the_stated_share(broken):
+def test_a_shard_that_vanishes_is_survived_up_to_the_stated_share(broken, monkeypatch):
     (broken.folder / broken.manifest.shards[1].name).unlink()
     lost = set(np.flatnonzero(broken.samples["shard"] == 1).tolist())
     with Loader(broken, TWO, batch_size=8, seed=3, max_replaced_frac=0.5) as loader:
+        works, submit = [], loader.executor.submit
+        monkeypatch.setattr(loader.executor, "submit", lambda w: works.append(w) or submit(w))
         ids = [i for batch in loader.batches(0) for i in batch.ids.tolist()]
         assert not lost & set(ids)
         assert loader.replaced >= 6
+        assert len(works) == loader.steps_per_epoch, "no batch is made for nothing"
     with Loader(broken, TWO, batch_size=8, seed=3, max_replaced_frac=0.01) as loader:
         with pytest.raises(UserError, match=r"could not be read.*fovea verify"):
             for _ in range(3):
