@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -302,12 +301,27 @@ def wait_until_it_listens(process):
         time.sleep(0.001)
 
 
+LISTENER = """
+import sys
+from fovea.tools.cli import main
+from fovea.training.signals import StopRequest
+listen = StopRequest.listen
+def tell(request):
+    listen(request)
+    print("torch" in sys.modules, flush=True)
+StopRequest.listen = tell
+main(sys.argv[1:])
+"""
+
+
 def test_a_run_listens_before_it_loads_torch(patches, tmp_path):
-    process = start(command(patches, tmp_path / "run", *SMALL_RESSL))
-    wait_until_it_listens(process)
-    assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=300) == 75
+    argv = command(patches, tmp_path / "run", *SMALL_RESSL)
+    words = [sys.executable, "-c", LISTENER, *map(str, argv)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "False\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=300)
+    assert process.returncode == 75
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
