@@ -46,8 +46,7 @@ class Arena:
                 f"cannot have {SPACE >> 30} GiB of addresses as shared memory ({error.strerror}):"
                 " lift the limit (ulimit -v, -f, -n), or use --executor host"
             ) from None
-        self._bytes = np.frombuffer(self._map, np.uint8)
-        self._begin: int = self._bytes.ctypes.data
+        self._begin: int = np.frombuffer(self._map, np.uint8).ctypes.data
         self._given = 0
         self._lock = Lock()
         self._free: dict[int, deque[int]] = {}  # first bytes, by size
@@ -63,7 +62,8 @@ class Arena:
                 start, self._given = self._given, self._given + size
         if start + size > SPACE:
             raise MemoryError(f"more than {SPACE >> 30} GiB of shared memory")
-        memory = self._bytes[start : start + num_bytes]
+        # Not a slice of one array of all: numpy's views of it would keep that, and not this piece.
+        memory = np.frombuffer(self._map, np.uint8, num_bytes, start)
         weakref.finalize(memory, self._take_back, start, size).atexit = False
         return memory
 

@@ -138,6 +138,15 @@ def test_memory_does_not_grow(photo_shards):
         assert not executor.allocate(1 << 24).any(), "memory that is used again is blank"
 
 
+def test_a_view_keeps_its_piece_of_memory():
+    arena = Arena()
+    view = arena.allocate(4096)[10:20].reshape(2, 5)
+    view[:] = 7
+    other = arena.allocate(4096)
+    other[:] = 1
+    assert (view == 7).all()
+
+
 def test_a_forked_child_takes_no_memory_back(photos):
     """It has copies of all arrays and may drop them."""
     arena = Arena()
